@@ -1,0 +1,1 @@
+"""The nouns of JiVS: frozen values without input or output."""

@@ -1,0 +1,29 @@
+"""The application: adapters chosen, ready for operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jivs.domain.source import Address, Limits
+from jivs.ports.catalog import Catalog
+from jivs.ports.clock import Clock
+from jivs.ports.connector import Connector
+from jivs.ports.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """What ``bootstrap.build`` made. Nothing in it has connected to anything yet.
+
+    ``catalog`` opens the catalog when first called, ``store`` the store at an archive's address, ``connector`` finds
+    the connector of an address by its scheme, ``address`` parses a connection URL.
+    """
+
+    catalog: Callable[[], Catalog]
+    store: Callable[[str], Store]
+    connector: Callable[[Address], Connector]
+    address: Callable[[str], Address]
+    limits: Limits
+    clock: Clock
+    owner: str

@@ -1,0 +1,65 @@
+"""Where an archive's files lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A file in a store: its path with ``/`` between parts, its size in bytes."""
+
+    path: str
+    bytes: int
+
+
+class Store(Protocol):
+    """A flat space of files under one root.
+
+    Paths are relative, with ``/`` between parts; a path that could leave the root is refused with ValueError. A file
+    is whole or absent, never half-written, also after a crash or on a full disk. Errors of the medium are
+    UnreachableError; a file that is not there is FileNotFoundError.
+    """
+
+    @property
+    def address(self) -> str:
+        """Where the store is, for people; without secrets."""
+
+    @property
+    def spool(self) -> Path:
+        """A local folder for files being written; ``put`` from it is cheapest."""
+
+    def put(self, local: Path, path: str) -> None:
+        """Move the local file to ``path``, durably. Content-addressed: an existing file of that path is kept as it is."""
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write a new file durably and atomically. Raises AlreadyExistsError if the path is taken: exactly one of any
+        number of callers at once succeeds.
+        """
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file durably and atomically, whether it exists or not."""
+
+    def read(self, path: str) -> bytes:
+        """The file's bytes."""
+
+    def open(self, path: str) -> BinaryIO:
+        """A seekable reader."""
+
+    def size(self, path: str) -> int:
+        """The file's size in bytes."""
+
+    def exists(self, path: str) -> bool:
+        """Whether the file is there."""
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """All files whose path begins with ``prefix``, in order of their paths."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file; one that is not there is no error."""
+
+    def local(self, path: str) -> str:
+        """An address of the file that readers of Parquet can open themselves."""

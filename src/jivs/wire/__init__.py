@@ -1,0 +1,1 @@
+"""Between bytes and Arrow arrays: the row hash of the published format."""
