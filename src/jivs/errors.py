@@ -7,7 +7,8 @@
     │   ├── DriverMissingError   an optional package is not installed
     │   └── ArchiveFormatError   not an archive, or one of a newer format
     ├── TransientError       worth trying again                    exit 5
-    │   ├── UnreachableError     source, target or store does not answer, or broke off
+    │   ├── UnreachableError     source or target does not answer, or broke off
+    │   ├── StoreError           the archive's store cannot be used: disk full, access denied
     │   └── SnapshotLostError    the source's snapshot is gone; a resume takes a new one
     ├── IntegrityError       the proof failed                      exit 3
     │   ├── DamagedError         the archive is not what its manifest says
@@ -60,7 +61,11 @@ class TransientError(JivsError):
 
 
 class UnreachableError(TransientError):
-    """A source, target or store does not answer, or broke off."""
+    """A source or target does not answer, or broke off."""
+
+
+class StoreError(TransientError):
+    """The archive's store cannot be used."""
 
 
 class SnapshotLostError(TransientError):

@@ -1,0 +1,1 @@
+"""The archive: an open folder of Parquet, JSON and checksums (``docs/archive-format.md``)."""

@@ -1,0 +1,1 @@
+"""Adapters behind the ports. Only ``bootstrap`` chooses among them."""

@@ -79,7 +79,9 @@ class Part:
     segments: tuple[Segment, ...]
     quarantine: tuple[QuarantineFile, ...]
     fingerprint: str = ""
+    archive_fingerprint: str = ""
     source_fingerprint: str = ""
+    source_rows: int = -1
 
     @property
     def rows(self) -> int:
@@ -99,7 +101,9 @@ class Part:
             "segments": [segment.to_json() for segment in self.segments],
             "quarantine": [file.to_json() for file in self.quarantine],
             "fingerprint": self.fingerprint,
+            "archive_fingerprint": self.archive_fingerprint,
             "source_fingerprint": self.source_fingerprint,
+            "source_rows": self.source_rows,
         }
         return json.dumps(data, sort_keys=True, ensure_ascii=False).encode()
 
@@ -110,6 +114,27 @@ class Part:
         data["segments"] = tuple(Segment.from_json(item) for item in data["segments"])
         data["quarantine"] = tuple(QuarantineFile.from_json(item) for item in data["quarantine"])
         return cls(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableEnd:
+    """What the source said of a table when its last partition was read, inside the snapshot that it was read in."""
+
+    table: TableName
+    ordinal: int
+    snapshot: str
+    source_rows: int
+    changed: str
+
+    def to_bytes(self) -> bytes:
+        data = {**self.__dict__, "table": [self.table.schema, self.table.name]}
+        return json.dumps(data, sort_keys=True, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Self:
+        data = json.loads(raw)
+        schema, name = data.pop("table")
+        return cls(table=TableName(schema=schema, name=name), **data)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,8 @@ class Address:
     @property
     def shown(self) -> str:
         """The URL without user, password and options."""
+        if self.scheme == "file":
+            return f"file://{self.database}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = f":{self.port}" if self.port else ""
         return f"{self.scheme}://{host}{port}/{quote(self.database, safe='/*.-_~+@:')}"

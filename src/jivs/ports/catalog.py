@@ -39,8 +39,8 @@ class Catalog(Protocol):
     def release_run(self, run_id: str, epoch: int) -> None:
         """Give the lease back and leave the state as it is."""
 
-    def add_steps(self, run_id: str, partitions: Iterable[str]) -> None:
-        """Record partitions as READY; those already known stay as they are."""
+    def add_steps(self, run_id: str, partitions: Iterable[str], *, done: bool = False) -> None:
+        """Record partitions as READY (or as DONE); those already known stay as they are, unless ``done``."""
 
     def claim_step(self, run_id: str, owner: str, seconds: float) -> Step | None:
         """Take one READY partition, or one whose lease has expired, in the order they were added; None if there is none."""
@@ -54,8 +54,8 @@ class Catalog(Protocol):
     def release_step(self, run_id: str, partition: str, epoch: int, *, failed: bool = False) -> bool:
         """Make it READY again, or FAILED for good; False if fenced."""
 
-    def reset_steps(self, run_id: str, partitions: Iterable[str]) -> None:
-        """Make these READY again, whatever they were (their work was discarded)."""
+    def drop_steps(self, run_id: str, partitions: Iterable[str]) -> None:
+        """Forget these partitions: their work was discarded, and others take their place."""
 
     def steps(self, run_id: str) -> list[Step]:
         """All partitions of a run in the order they were added."""

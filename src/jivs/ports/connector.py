@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
@@ -66,6 +66,21 @@ class Request:
 
     queries: dict[str, str] = field(default_factory=dict)
     narrowing: Narrowing = field(default_factory=Narrowing)
+
+
+class Pace(Protocol):
+    """The rows per second that an operator allows for a source."""
+
+    @property
+    def rate(self) -> int:
+        """Rows per second; 0: no limit."""
+
+    @property
+    def step(self) -> int:
+        """Rows to ask for at once."""
+
+    def take(self, rows: int) -> None:
+        """Return when this many more rows may be asked for."""
 
 
 class Session(Protocol):
@@ -132,7 +147,5 @@ class Connector(Protocol):
     def label(self, address: Address) -> str:
         """A short name for the source, from its address."""
 
-    def open(self, address: Address, limits: Limits, request: Request) -> Session:
+    def open(self, address: Address, limits: Limits, request: Request, pace: Pace) -> Session:
         """A session that has not connected yet. Raises DriverMissingError, UsageError for wrong options."""
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -21,7 +21,7 @@ class Store(Protocol):
 
     Paths are relative, with ``/`` between parts; a path that could leave the root is refused with ValueError. A file
     is whole or absent, never half-written, also after a crash or on a full disk. Errors of the medium are
-    UnreachableError; a file that is not there is FileNotFoundError.
+    StoreError; a file that is not there is FileNotFoundError.
     """
 
     @property
@@ -60,6 +60,9 @@ class Store(Protocol):
 
     def delete(self, path: str) -> None:
         """Remove a file; one that is not there is no error."""
+
+    def clean_spool(self, keep: Set[str]) -> int:
+        """Remove what writers that are gone left in the spool; folders named in ``keep`` stay. The number removed."""
 
     def local(self, path: str) -> str:
         """An address of the file that readers of Parquet can open themselves."""

@@ -99,6 +99,8 @@ class RowHasher:
                 text = f"lower(hex({name}))"
             elif column.type.kind is Kind.BOOL:
                 text = f"{name}::TINYINT::VARCHAR"
+            elif column.type.kind is Kind.DECIMAL and column.type.precision == column.type.scale:
+                text = f"regexp_replace({text}, '^(-?)[.]', '\\10.')"  # DuckDB leaves the zero before the point out
             arrays.append(array)
             names.append(name)
             companion = batch.schema.get_field_index(column.companion) if column.companion else -1

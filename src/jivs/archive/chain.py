@@ -1,0 +1,218 @@
+"""The chain of manifests: reading it, and publishing the next one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jivs import __version__
+from jivs.archive import layout
+from jivs.archive.writer import file_ref
+from jivs.domain.archive import FORMAT_VERSION, Manifest, TableState
+from jivs.domain.schema import TableName
+from jivs.errors import AlreadyExistsError, ArchiveFormatError, ConflictError, DamagedError
+from jivs.ports.clock import Clock, stamp
+from jivs.ports.store import Store
+
+_TRIES = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A manifest with its bytes' SHA-256."""
+
+    manifest: Manifest
+    sha256: str
+
+
+def numbers(store: Store) -> list[int]:
+    """The numbers of the manifests in the store, ascending."""
+    found = []
+    for entry in store.list("manifests/"):
+        name = entry.path.removeprefix("manifests/")
+        if name.endswith(".json") and name.removesuffix(".json").isdigit():
+            found.append(int(name.removesuffix(".json")))
+    return sorted(found)
+
+
+def newest(store: Store) -> Link | None:
+    """The newest manifest, or None where nothing was published yet."""
+    known = numbers(store)
+    return load(store, known[-1]) if known else None
+
+
+def require(store: Store, number: int | None = None) -> Link:
+    """The newest manifest (or that of a number). Raises ArchiveFormatError where there is none."""
+    known = numbers(store)
+    if not known:
+        raise ArchiveFormatError(
+            f"{store.address} is not a JiVS archive: it has no manifests. Check the path, or make one with jivs extract."
+        )
+    if number is not None and number not in known:
+        raise ArchiveFormatError(f"{store.address} has no manifest {number}: it has {known[0]} to {known[-1]}.")
+    return load(store, number if number is not None else known[-1])
+
+
+def load(store: Store, number: int) -> Link:
+    """Read a manifest. Raises ArchiveFormatError for a newer format, DamagedError for what is none."""
+    path = layout.manifest(number)
+    raw = store.read(path)
+    try:
+        data: dict[str, Any] = json.loads(raw)
+        version = data["format_version"]
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise ArchiveFormatError(
+                f"{store.address} has archive format {version}; this JiVS reads up to {FORMAT_VERSION}: upgrade JiVS."
+            )
+        manifest = Manifest.from_json(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{path} in {store.address} is not a manifest: it is damaged.", detail=repr(error)) from error
+    if manifest.number != number:
+        raise DamagedError(f"{path} in {store.address} says it is manifest {manifest.number}: it was moved or forged.")
+    return Link(manifest=manifest, sha256=hashlib.sha256(raw).hexdigest())
+
+
+def checksums(manifest: Manifest, raw: bytes, earlier: dict[str, str]) -> bytes:
+    """The lines of ``N.sha256``: every file of the state, and all manifests, in the form of ``sha256sum``."""
+    lines = {file.path: file.sha256 for file in manifest.files} | earlier
+    lines[layout.manifest(manifest.number)] = hashlib.sha256(raw).hexdigest()
+    return "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(lines.items())).encode()
+
+
+def manifest_sums(store: Store, below: int) -> dict[str, str]:
+    """Path and SHA-256 of each manifest with a smaller number."""
+    return {
+        layout.manifest(number): hashlib.sha256(store.read(layout.manifest(number))).hexdigest()
+        for number in numbers(store)
+        if number < below
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """What a run wants to publish. ``bases`` holds the manifest number that each table's run started from."""
+
+    run_id: str
+    source: str
+    source_facts: dict[str, Any]
+    tables: Sequence[TableState]
+    bases: dict[TableName, int]
+    failed: Sequence[dict[str, str]]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """The manifest that holds the run, and the tables that another run had changed meanwhile."""
+
+    link: Link
+    overtaken: tuple[TableName, ...]
+
+
+def publish(store: Store, clock: Clock, proposal: Proposal, pause: Callable[[str], None] = lambda _: None) -> Published:
+    """Append one manifest with the run's tables; idempotent by run id, atomic against any other writer.
+
+    A table that another run has changed since this one started is not overwritten: it is listed as failed. ``pause`` is
+    called with the name of each step, for tests that end the process there.
+    """
+    for _ in range(_TRIES):
+        known = numbers(store)
+        done = _find_run(store, known, proposal.run_id)
+        if done is not None:
+            _finish(store, done, pause)
+            return Published(link=done, overtaken=_overtaken_of(done, proposal))
+        current = load(store, known[-1]) if known else None
+        manifest, overtaken = _next(current, clock, proposal, _readme(store, current))
+        raw = manifest.to_bytes()
+        lines = checksums(manifest, raw, manifest_sums(store, manifest.number))
+        pause("before checksums")
+        store.replace(layout.sums(manifest.number), lines)
+        pause("before manifest")
+        try:
+            store.create(layout.manifest(manifest.number), raw)
+        except AlreadyExistsError:
+            continue
+        pause("after manifest")
+        link = Link(manifest=manifest, sha256=hashlib.sha256(raw).hexdigest())
+        _finish(store, link, pause)
+        return Published(link=link, overtaken=overtaken)
+    raise ConflictError(f"{store.address}: {_TRIES} other runs published at the same time; try again with --resume.")
+
+
+def repair(store: Store) -> None:
+    """Rewrite the derived files of the newest manifest where a crash left them stale."""
+    link = newest(store)
+    if link is not None:
+        _finish(store, link, lambda _: None)
+
+
+def _finish(store: Store, link: Link, pause: Callable[[str], None]) -> None:
+    """Bring ``N.sha256`` and SHA256SUMS in line with the newest manifest (a racing writer may have touched them)."""
+    number = link.manifest.number
+    if numbers(store)[-1] != number:
+        return
+    lines = checksums(link.manifest, link.manifest.to_bytes(), manifest_sums(store, number))
+    for path in (layout.sums(number), layout.SUMS):
+        if not store.exists(path) or store.read(path) != lines:
+            pause(f"before {path}")
+            store.replace(path, lines)
+
+
+def _find_run(store: Store, known: Sequence[int], run_id: str) -> Link | None:
+    for number in reversed(known):
+        link = load(store, number)
+        if link.manifest.run_id == run_id:
+            return link
+    return None
+
+
+def _overtaken_of(link: Link, proposal: Proposal) -> tuple[TableName, ...]:
+    mine = {table.name for table in link.manifest.tables if table.run_id == proposal.run_id}
+    return tuple(table.name for table in proposal.tables if table.name not in mine)
+
+
+def _readme(store: Store, current: Link | None) -> Any:
+    if current is not None:
+        return current.manifest.readme
+    data = layout.README_TEXT.encode()
+    if not store.exists(layout.README):
+        store.replace(layout.README, data)
+    return file_ref(layout.README, store.read(layout.README))
+
+
+def _next(current: Link | None, clock: Clock, proposal: Proposal, readme: Any) -> tuple[Manifest, tuple[TableName, ...]]:
+    old = current.manifest if current else None
+    number = old.number + 1 if old else 1
+    kept = {table.key: table for table in old.tables} if old else {}
+    overtaken = []
+    for table in proposal.tables:
+        before = kept.get(table.key)
+        if before is not None and before.changed_in > proposal.bases[table.name]:
+            overtaken.append(table.name)
+            continue
+        kept[table.key] = replace(table, changed_in=number)
+    failed = [
+        *proposal.failed,
+        *(
+            {"table": str(name), "reason": "another run published this table meanwhile; its state was kept"}
+            for name in overtaken
+        ),
+    ]
+    manifest = Manifest(
+        archive_id=old.archive_id if old else str(uuid.uuid4()),
+        number=number,
+        previous=current.sha256 if current else "",
+        created=stamp(clock.now()),
+        tool=f"jivs {__version__}",
+        run_id=proposal.run_id,
+        readme=readme,
+        sources={**(old.sources if old else {}), proposal.source: proposal.source_facts},
+        tables=tuple(kept.values()),
+        failed=tuple(failed),
+        notes=tuple(proposal.notes),
+    )
+    return manifest, tuple(overtaken)

@@ -1,0 +1,1 @@
+"""The catalog over SQLAlchemy Core: SQLite embedded, other databases by URL later."""

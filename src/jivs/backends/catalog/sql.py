@@ -1,0 +1,263 @@
+"""The catalog in a SQL database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from jivs.backends.catalog.tables import HEAD, runs, steps
+from jivs.domain.run import TRANSITIONS, Run, RunState, Step, StepState
+from jivs.errors import AlreadyExistsError, ConflictError, FencedError, UnreachableError, UserError
+from jivs.ports.clock import Clock
+
+_BUSY_MS = 30_000
+
+
+class SqlCatalog:
+    """Runs and steps in SQLite: WAL, every write ``BEGIN IMMEDIATE`` in one hop (deferred ones lose writes to "locked")."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._clock = clock
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=12)
+            sa.event.listen(self._engine, "connect", _prepare)
+            self._migrate()
+        except (sa.exc.DatabaseError, OSError) as error:
+            raise UnreachableError(
+                f"The catalog {path} cannot be used: {_reason(error)}. Check the file and its folder, or set "
+                "DATABASE_URL to another one.",
+                detail=repr(error),
+            ) from error
+
+    def _migrate(self) -> None:
+        with self._engine.connect() as connection:
+            if _version(connection) == HEAD:
+                return
+        from alembic import command
+        from alembic.config import Config
+
+        with self._write() as connection:
+            version = _version(connection)
+            if version == HEAD:
+                return
+            if version is not None and version > HEAD:
+                raise UserError(f"The catalog {self._path} belongs to a newer JiVS (schema {version}): upgrade JiVS.")
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                except BaseException:
+                    connection.exec_driver_sql("ROLLBACK")
+                    raise
+                connection.exec_driver_sql("COMMIT")
+        except sa.exc.OperationalError as error:
+            raise UnreachableError(
+                f"The catalog {self._path} cannot be written: {_reason(error)}. Try again.", detail=repr(error)
+            ) from error
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    def create_run(self, run: Run) -> None:
+        row = {
+            "id": run.id,
+            "kind": run.kind,
+            "source": run.source,
+            "archive": run.archive,
+            "digest": run.digest,
+            "state": run.state.value,
+            "message": run.message,
+            "epoch": run.epoch,
+            "owner": run.owner,
+            "created_at": run.created_at.timestamp(),
+            "updated_at": run.updated_at.timestamp(),
+        }
+        try:
+            with self._write() as connection:
+                connection.execute(runs.insert().values(row))
+        except sa.exc.IntegrityError as error:
+            raise AlreadyExistsError(f"Run {run.id} exists already.") from error
+
+    def run(self, run_id: str) -> Run | None:
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(runs).where(runs.c.id == run_id)).mappings().first()
+        return _run(row) if row is not None else None
+
+    def runs(self, *, archive: str = "", digest: str = "", limit: int = 100) -> list[Run]:
+        query = sa.select(runs).order_by(runs.c.seq.desc()).limit(limit)
+        if archive:
+            query = query.where(runs.c.archive == archive)
+        if digest:
+            query = query.where(runs.c.digest == digest)
+        with self._engine.connect() as connection:
+            return [_run(row) for row in connection.execute(query).mappings()]
+
+    def claim_run(self, run_id: str, owner: str, seconds: float) -> int | None:
+        now = self._now()
+        with self._write() as connection:
+            epoch = connection.execute(
+                runs.update()
+                .where(runs.c.id == run_id, sa.or_(runs.c.lease_until.is_(None), runs.c.lease_until < now))
+                .values(owner=owner, epoch=runs.c.epoch + 1, lease_until=now + seconds, updated_at=now)
+                .returning(runs.c.epoch)
+            ).scalar()
+        return int(epoch) if epoch is not None else None
+
+    def renew_run(self, run_id: str, epoch: int, seconds: float) -> bool:
+        mine = sa.and_(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.lease_until.is_not(None))
+        with self._write() as connection:
+            return connection.execute(runs.update().where(mine).values(lease_until=self._now() + seconds)).rowcount == 1
+
+    def transition(self, run_id: str, epoch: int, to: RunState, message: str = "") -> None:
+        with self._write() as connection:
+            row = connection.execute(sa.select(runs.c.state, runs.c.epoch).where(runs.c.id == run_id)).first()
+            if row is None or row.epoch != epoch:
+                raise FencedError(f"Run {run_id} has another owner now: its state stays as it is.")
+            if to not in TRANSITIONS[RunState(row.state)]:
+                raise ConflictError(f"Run {run_id} is {row.state} and cannot become {to.value}.")
+            values: dict[str, Any] = {"state": to.value, "message": message, "updated_at": self._now()}
+            if to.ended:
+                values |= {"lease_until": None, "owner": ""}
+            connection.execute(runs.update().where(runs.c.id == run_id).values(values))
+
+    def release_run(self, run_id: str, epoch: int) -> None:
+        with self._write() as connection:
+            connection.execute(
+                runs.update().where(runs.c.id == run_id, runs.c.epoch == epoch).values(lease_until=None, owner="")
+            )
+
+    def add_steps(self, run_id: str, partitions: Iterable[str], *, done: bool = False) -> None:
+        state = (StepState.DONE if done else StepState.READY).value
+        empty = {"run_id": run_id, "state": state, "epoch": 0, "owner": "", "rows": 0, "attempts": 0}
+        rows = [{**empty, "partition": partition} for partition in partitions]
+        if not rows:
+            return
+        with self._write() as connection:
+            connection.execute(steps.insert().prefix_with("OR IGNORE"), rows)
+            if done:
+                known = steps.c.partition == sa.bindparam("wanted")
+                change = steps.update().where(steps.c.run_id == run_id, known).values(state=state, lease_until=None)
+                connection.execute(change, [{"wanted": row["partition"]} for row in rows])
+
+    def claim_step(self, run_id: str, owner: str, seconds: float) -> Step | None:
+        now = self._now()
+        free = sa.or_(
+            steps.c.state == StepState.READY.value,
+            sa.and_(steps.c.state == StepState.CLAIMED.value, steps.c.lease_until < now),
+        )
+        first = (
+            sa.select(steps.c.seq)
+            .where(steps.c.run_id == run_id, steps.c.state.in_(["READY", "CLAIMED"]), free)
+            .order_by(steps.c.seq)
+            .limit(1)
+            .scalar_subquery()
+        )
+        claim = (
+            steps.update()
+            .where(steps.c.seq == first)
+            .values(
+                state="CLAIMED",
+                owner=owner,
+                epoch=steps.c.epoch + 1,
+                attempts=steps.c.attempts + 1,
+                lease_until=now + seconds,
+            )
+            .returning(steps)
+        )
+        with self._write() as connection:
+            row = connection.execute(claim).mappings().first()
+        return _step(row) if row is not None else None
+
+    def renew_step(self, run_id: str, partition: str, epoch: int, seconds: float) -> bool:
+        return self._step_update(run_id, partition, epoch, {"lease_until": self._now() + seconds})
+
+    def complete_step(self, run_id: str, partition: str, epoch: int, rows: int) -> bool:
+        return self._step_update(run_id, partition, epoch, {"state": "DONE", "rows": rows, "lease_until": None})
+
+    def release_step(self, run_id: str, partition: str, epoch: int, *, failed: bool = False) -> bool:
+        state = StepState.FAILED if failed else StepState.READY
+        return self._step_update(run_id, partition, epoch, {"state": state.value, "lease_until": None, "owner": ""})
+
+    def _step_update(self, run_id: str, partition: str, epoch: int, values: dict[str, Any]) -> bool:
+        mine = (
+            steps.c.run_id == run_id,
+            steps.c.partition == partition,
+            steps.c.epoch == epoch,
+            steps.c.state == StepState.CLAIMED.value,
+        )
+        with self._write() as connection:
+            return connection.execute(steps.update().where(*mine).values(values)).rowcount == 1
+
+    def drop_steps(self, run_id: str, partitions: Iterable[str]) -> None:
+        with self._write() as connection:
+            for partition in partitions:
+                connection.execute(steps.delete().where(steps.c.run_id == run_id, steps.c.partition == partition))
+
+    def steps(self, run_id: str) -> list[Step]:
+        query = sa.select(steps).where(steps.c.run_id == run_id).order_by(steps.c.seq)
+        with self._engine.connect() as connection:
+            return [_step(row) for row in connection.execute(query).mappings()]
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    # busy_timeout before any other PRAGMA: switching to WAL already needs the lock it waits for.
+    connection.isolation_level = None
+    for pragma in (f"busy_timeout={_BUSY_MS}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _version(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return str(version) if version is not None else None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or getattr(error, "strerror", None) or type(error).__name__)
+
+
+def _run(row: Any) -> Run:
+    return Run(
+        id=row["id"],
+        kind=row["kind"],
+        source=row["source"],
+        archive=row["archive"],
+        digest=row["digest"],
+        state=RunState(row["state"]),
+        message=row["message"],
+        epoch=row["epoch"],
+        owner=row["owner"],
+        lease_until=datetime.fromtimestamp(row["lease_until"], UTC) if row["lease_until"] is not None else None,
+        created_at=datetime.fromtimestamp(row["created_at"], UTC),
+        updated_at=datetime.fromtimestamp(row["updated_at"], UTC),
+    )
+
+
+def _step(row: Any) -> Step:
+    return Step(
+        run_id=row["run_id"],
+        partition=row["partition"],
+        state=StepState(row["state"]),
+        epoch=row["epoch"],
+        rows=row["rows"],
+        attempts=row["attempts"],
+    )

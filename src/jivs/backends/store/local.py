@@ -1,0 +1,210 @@
+"""A store in a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from jivs.errors import AlreadyExistsError, FatalError, StoreError
+from jivs.ports.store import Entry
+
+_STALE_SECONDS = 24 * 3600
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class LocalStore:
+    """Files below ``root``. The folder is made with the first write, not before.
+
+    Writes go to ``tmp/`` first, are fsynced, and take their name in one step; folders are fsynced after it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = Path(root)
+
+    @property
+    def address(self) -> str:
+        return str(self._root)
+
+    @property
+    def spool(self) -> Path:
+        folder = self._root / "tmp"
+        with self._clear_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def put(self, local: Path, path: str) -> None:
+        target = self._path(path)
+        with self._clear_errors(target):
+            self._make_folder(target.parent)
+            with local.open("rb") as file:
+                os.fsync(file.fileno())
+            local.replace(target)
+            _sync_folder(target.parent)
+
+    def create(self, path: str, data: bytes) -> None:
+        target = self._path(path)
+        with self._clear_errors(target):
+            self._make_folder(target.parent)
+            temporary = self._write(data)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                raise AlreadyExistsError(f"{path} exists already in {self.address}.") from None
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    raise FatalError(
+                        f"The file system of {self.address} cannot make hard links, so two runs could publish over each "
+                        "other. Choose a folder on a file system that can (ext4, xfs, btrfs, NFS)."
+                    ) from error
+                raise
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+
+    def replace(self, path: str, data: bytes) -> None:
+        target = self._path(path)
+        with self._clear_errors(target):
+            self._make_folder(target.parent)
+            temporary = self._write(data)
+            try:
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+
+    def read(self, path: str) -> bytes:
+        target = self._path(path)
+        with self._clear_errors(target):
+            return target.read_bytes()
+
+    def open(self, path: str) -> BinaryIO:
+        target = self._path(path)
+        with self._clear_errors(target):
+            return target.open("rb")
+
+    def size(self, path: str) -> int:
+        target = self._path(path)
+        with self._clear_errors(target):
+            return target.stat().st_size
+
+    def exists(self, path: str) -> bool:
+        return self._path(path).is_file()
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        folder = self._root / prefix.rpartition("/")[0]
+        with self._clear_errors(folder):
+            found = []
+            for parent, _, names in os.walk(folder):
+                for name in names:
+                    file = Path(parent, name)
+                    path = file.relative_to(self._root).as_posix()
+                    if path.startswith(prefix):
+                        found.append(Entry(path=path, bytes=file.lstat().st_size))
+        yield from sorted(found, key=lambda entry: entry.path)
+
+    def delete(self, path: str) -> None:
+        target = self._path(path)
+        with self._clear_errors(target):
+            target.unlink(missing_ok=True)
+        parent = target.parent
+        while parent != self._root:
+            try:
+                parent.rmdir()
+            except OSError:
+                break
+            parent = parent.parent
+
+    def clean_spool(self, keep: Set[str]) -> int:
+        folder = self._root / "tmp"
+        if not folder.is_dir():
+            return 0
+        removed = 0
+        with self._clear_errors(folder):
+            for item in list(folder.iterdir()):
+                if item.is_dir() and item.name not in keep:
+                    removed += sum(1 for _ in item.iterdir())
+                    shutil.rmtree(item, ignore_errors=True)
+                elif item.is_file() and _writer_gone(item):
+                    item.unlink(missing_ok=True)
+                    removed += 1
+            with suppress(OSError):
+                folder.rmdir()
+        return removed
+
+    def local(self, path: str) -> str:
+        return str(self._path(path))
+
+    def _path(self, path: str) -> Path:
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or not pure.parts or ".." in pure.parts or "\0" in path or str(pure) != path:
+            raise ValueError(f"not a path inside a store: {path!r}")
+        return self._root / pure
+
+    def _make_folder(self, folder: Path) -> None:
+        missing = []
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for new in reversed(missing):
+            new.mkdir(exist_ok=True)
+            _sync_folder(new.parent)
+
+    def _write(self, data: bytes) -> Path:
+        temporary = self.spool / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}.part"
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+    @contextmanager
+    def _clear_errors(self, target: Path) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            what = {
+                errno.ENOSPC: "the disk is full: free some space",
+                errno.EDQUOT: "the disk quota is used up: free some space",
+                errno.EACCES: "access is denied: check the permissions of the folder",
+                errno.EROFS: "the file system is read-only: choose another folder",
+                errno.ENOTDIR: "a part of the path is a file: choose another folder",
+            }.get(error.errno or 0, os.strerror(error.errno or 0))
+            raise StoreError(f"Cannot use {target}: {what}, then try again.", detail=repr(error)) from error
+
+
+def _writer_gone(file: Path) -> bool:
+    """Whether the process that wrote a temporary file has ended, or a day has passed."""
+    host, _, rest = file.name.removesuffix(".part").rpartition(".")[0].rpartition(".")
+    try:
+        if time.time() - file.stat().st_mtime > _STALE_SECONDS:
+            return True
+        if host != socket.gethostname() or not rest.isdigit():
+            return False
+        os.kill(int(rest), 0)
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

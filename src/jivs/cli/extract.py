@@ -1,0 +1,142 @@
+"""``jivs extract``: from a source to a verified archive."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jivs.cli import exits
+from jivs.cli.frame import Output, OutputOption, build_app, clear_errors, console, show_json, stopping
+from jivs.cli.progress import Meter, Style
+from jivs.cli.selecting import (
+    ColumnsOption,
+    ExcludeOption,
+    QueryOption,
+    SourceNameOption,
+    TableOption,
+    ToOption,
+    UrlArgument,
+    WhereOption,
+    selection,
+)
+from jivs.domain.plan import Level
+
+if TYPE_CHECKING:
+    from jivs.operations.job import Outcome
+
+
+def extract(
+    url: UrlArgument,
+    to: ToOption,
+    table: TableOption = None,
+    exclude: ExcludeOption = None,
+    query: QueryOption = None,
+    columns: ColumnsOption = None,
+    where: WhereOption = "",
+    source_name: SourceNameOption = "",
+    verify: Annotated[Level, typer.Option("--verify", help="What is compared with the source.")] = Level.COUNT,
+    parallel: Annotated[int | None, typer.Option("--parallel", min=1, max=64, help="Readers at once.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Ceiling of rows per batch.")] = None,
+    max_connections: Annotated[
+        int | None, typer.Option("--max-connections", min=1, help="Connections to the source at once.")
+    ] = None,
+    max_rows_per_second: Annotated[
+        int | None, typer.Option("--max-rows-per-second", min=1, help="Rows read per second, over all readers.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run of the same source.")] = False,
+    fail_on_quarantine: Annotated[
+        bool, typer.Option("--fail-on-quarantine", help="Exit with 3 if anything went to quarantine.")
+    ] = False,
+    progress: Annotated[Style, typer.Option("--progress", help="How progress is shown.")] = Style.AUTO,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Extract tables into an archive, and prove that nothing was lost or bent."""
+    with clear_errors(output):
+        from jivs.operations.extract import extract as run
+        from jivs.operations.job import ExtractJob
+
+        app = build_app()
+        limits = replace(
+            app.limits,
+            parallel=parallel or app.limits.parallel,
+            batch_rows=batch_size or app.limits.batch_rows,
+            connections=max_connections or app.limits.connections,
+            rows_per_second=max_rows_per_second or app.limits.rows_per_second,
+        )
+        job = ExtractJob(
+            url=url,
+            archive=to,
+            selection=selection(table, exclude, query, columns, where),
+            limits=limits,
+            level=verify,
+            source_name=source_name,
+            resume=resume,
+        )
+
+        def hint() -> None:
+            print("Stopping at the next batch; once more to stop at once.", file=sys.stderr)
+
+        with Meter(style=progress) as meter, stopping(job.stop, hint):
+            outcome = run(app, job, meter)
+        show(outcome, to, output)
+        raise typer.Exit(_code(outcome, fail_on_quarantine))
+
+
+def _code(outcome: Outcome, fail_on_quarantine: bool) -> int:
+    if not outcome.complete:
+        return exits.SCHEMA_CHANGED if outcome.schema_changed else exits.INCOMPLETE
+    quarantined = any(table.quarantined_rows or table.quarantined_values for table in outcome.tables)
+    return exits.INCOMPLETE if fail_on_quarantine and quarantined else exits.DONE
+
+
+def show(outcome: Outcome, archive: str, output: Output) -> None:
+    """The closing table, or the same as JSON."""
+    state = "COMPLETED" if outcome.complete else "INCOMPLETE"
+    if output is Output.JSON:
+        show_json(
+            {
+                "run": outcome.run_id,
+                "state": state,
+                "level": outcome.level.value,
+                "one_snapshot": outcome.snapshot_one,
+                "manifest": outcome.manifest,
+                "manifest_sha256": outcome.manifest_sha256,
+                "seconds": round(outcome.seconds, 3),
+                "notes": list(outcome.notes),
+                "tables": [
+                    {**item.__dict__, "table": str(item.table), "seconds": round(item.seconds, 3)} for item in outcome.tables
+                ],
+            }
+        )
+        return
+    from rich.table import Table
+
+    grid = Table("table", "source rows", "archived", "quarantined", "verdict", "time")
+    for column in grid.columns[1:4]:
+        column.justify = "right"
+    for item in outcome.tables:
+        quarantined = f"{item.quarantined_rows} rows" if item.quarantined_rows else ""
+        if item.quarantined_values:
+            quarantined = f"{quarantined} {item.quarantined_values} values".strip()
+        grid.add_row(
+            str(item.table),
+            f"{item.source_rows:,}" if item.source_rows >= 0 else "?",
+            f"{item.archived:,}",
+            quarantined,
+            item.verdict,
+            f"{item.seconds:.1f} s",
+        )
+    out = console()
+    out.print(grid)
+    for item in outcome.tables:
+        if item.reason:
+            out.print(f"{item.table}: {item.reason}")
+    for note in outcome.notes:
+        out.print(f"note: {note}")
+    snapshot = "one snapshot" if outcome.snapshot_one else "NO common snapshot"
+    out.print(f"{state}, level {outcome.level.value}, {snapshot}, {outcome.seconds:.1f} s. Run {outcome.run_id}.")
+    out.print(f"Manifest {outcome.manifest}, SHA-256 {outcome.manifest_sha256}")
+    out.print(f"Note the SHA-256: jivs verify {archive} --expect {outcome.manifest_sha256}")

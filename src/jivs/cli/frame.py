@@ -1,0 +1,107 @@
+"""What all verbs share: output as text or JSON, errors as sentences, exit codes, an interrupt that stops cleanly."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from jivs.cli import exits
+from jivs.errors import JivsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jivs.ports.app import App
+
+
+class Output(StrEnum):
+    """How results are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", help="Print results as text, or as one JSON document.")]
+
+
+def console() -> Console:
+    """Where people read results; honours NO_COLOR and plain pipes."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def build_app() -> App:
+    """The application, from the settings."""
+    from jivs import bootstrap, settings
+
+    loaded = settings.load()
+    logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    return bootstrap.build(loaded)
+
+
+def show_json(data: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+@contextmanager
+def clear_errors(output: Output) -> Iterator[None]:
+    """Turn errors into one sentence on standard error (or a JSON document) and the exit code of their branch."""
+    try:
+        yield
+    except JivsError as error:
+        if error.detail:
+            logging.getLogger("jivs").debug("%s", error.detail)
+        _fail(output, error.message, exits.exit_code(error), type(error).__name__)
+    except KeyboardInterrupt:
+        _fail(output, "Stopped.", exits.INTERRUPTED, "KeyboardInterrupt")
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise typer.Exit(exits.DONE) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        logging.getLogger("jivs").debug("unexpected", exc_info=error)
+        _fail(
+            output,
+            f"Unexpected error ({type(error).__name__}). Nothing was published by this command. Run it again with "
+            "JIVS_LOG_LEVEL=DEBUG and report what it prints.",
+            exits.UNEXPECTED,
+            type(error).__name__,
+        )
+
+
+def _fail(output: Output, message: str, code: int, kind: str) -> NoReturn:
+    if output is Output.JSON:
+        show_json({"error": {"kind": kind, "message": message, "exit_code": code}})
+    else:
+        print(f"Error: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def stopping(stop: threading.Event, hint: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets ``stop``; a second one ends the process at once."""
+
+    def handle(_number: int, _frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        hint()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,40 @@
+"""The command line's root."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jivs import __version__
+from jivs.cli import archives, extract, sources
+
+app = typer.Typer(
+    name="jivs",
+    help="Extract data from systems being retired, prove that nothing was lost or bent, keep it open and queryable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"jivs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Verified extraction of data."""
+
+
+for verb in (sources.discover, sources.plan, extract.extract, archives.verify, archives.inspect, archives.query):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,202 @@
+"""What PostgreSQL's system catalogues say about tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jivs.connectors import _postgresql_types as types
+from jivs.connectors._sql import refuse_duplicates
+from jivs.domain.schema import Column, Table, TableKind, TableName, assign_fields
+from jivs.errors import UsageError
+from jivs.ports.connector import Listing
+
+if TYPE_CHECKING:
+    import psycopg
+
+KINDS = {
+    "r": TableKind.TABLE,
+    "p": TableKind.PARTITIONED,
+    "v": TableKind.VIEW,
+    "m": TableKind.MATERIALIZED_VIEW,
+    "f": TableKind.FOREIGN,
+}
+
+_LIST = """
+select n.nspname, c.relname, c.relkind::text, c.reltuples::bigint,
+       case when c.relkind in ('r','m') then pg_relation_size(c.oid)
+            when c.relkind = 'p' then (select coalesce(sum(pg_relation_size(t.relid)),0)::bigint
+                                       from pg_partition_tree(c.oid) t where t.isleaf)
+            else -1 end
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r','p','v','m','f') and not c.relispartition and c.relpersistence <> 't'
+  and n.nspname <> 'information_schema' and n.nspname not like 'pg\\_%'
+order by 1, 2
+"""
+
+_COLUMNS = """
+select a.attname, a.attnotnull, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
+       a.attgenerated::text, a.attidentity::text, pg_get_expr(d.adbin, d.adrelid), co.collname,
+       col_description(a.attrelid, a.attnum)
+from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+     left join pg_collation co on co.oid = a.attcollation
+where a.attrelid = %s and a.attnum > 0 and not a.attisdropped order by a.attnum
+"""
+
+_KEY = """
+select a.attname from pg_index i cross join lateral unnest(i.indkey) with ordinality k(attnum, position)
+     join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+where i.indrelid = %s and i.indisprimary order by k.position
+"""
+
+_TYPES = """
+select t.oid::bigint, t.typname, t.typtype::text, t.typbasetype::bigint, t.typtypmod, n.nspname
+from pg_type t join pg_namespace n on n.oid = t.typnamespace
+"""
+
+
+@dataclass(frozen=True)
+class Type:
+    """A row of pg_type."""
+
+    name: str
+    kind: str
+    base: int
+    typmod: int
+    schema: str
+
+
+def quote(name: str) -> str:
+    """An identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def qualified(name: TableName) -> str:
+    """A table's name in SQL."""
+    return f"{quote(name.schema)}.{quote(name.name)}"
+
+
+def load_types(connection: psycopg.Connection[Any]) -> dict[int, Type]:
+    """All types of the database by oid."""
+    return {row[0]: Type(*row[1:]) for row in connection.execute(_TYPES)}
+
+
+def listings(connection: psycopg.Connection[Any]) -> list[Listing]:
+    """Everything that holds or gives rows, but for partitions of partitioned tables."""
+    return [
+        Listing(
+            name=TableName(schema=schema, name=name),
+            kind=KINDS[kind],
+            estimated_rows=rows if rows > 0 or kind not in "vf" else -1,
+            estimated_bytes=size,
+        )
+        for schema, name, kind, rows, size in connection.execute(_LIST)
+    ]
+
+
+def rule(known: dict[int, Type], oid: int, typmod: int) -> tuple[types.Rule, str]:
+    """How a type is archived, and the name of the domain it came in, if any."""
+    domain = ""
+    type_ = known.get(oid)
+    while type_ is not None and type_.kind == "d":
+        domain = domain or f"{type_.schema}.{type_.name}"
+        typmod = type_.typmod if typmod == -1 else typmod
+        oid, type_ = type_.base, known.get(type_.base)
+    if type_ is None or type_.schema != "pg_catalog" or type_.kind != "b":
+        return types.OUTPUT_TEXT, domain
+    if type_.name == "numeric":
+        return types.numeric(typmod), domain
+    return types.RULES.get(type_.name, types.OUTPUT_TEXT), domain
+
+
+def describe(
+    connection: psycopg.Connection[Any], known: dict[int, Type], name: TableName
+) -> tuple[Table, list[types.Rule], int]:
+    """A table, the rules of its columns, and its oid. Raises UsageError if there is none."""
+    found = connection.execute(
+        "select c.oid::bigint, c.relkind::text, c.reltuples::bigint, case when c.relkind in ('r','m') then"
+        " pg_relation_size(c.oid) else -1 end from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where n.nspname = %s and c.relname = %s and c.relkind in ('r','p','v','m','f')",
+        (name.schema, name.name),
+    ).fetchone()
+    if found is None:
+        raise UsageError(f"There is no table {name}. jivs discover lists what there is.")
+    oid, kind, rows, size = found
+    facts = connection.execute(_COLUMNS, (oid,)).fetchall()
+    columns, rules = [], []
+    for attname, notnull, type_oid, typmod, formatted, *_ in facts:
+        chosen, domain = rule(known, type_oid, typmod)
+        columns.append(_column(attname, chosen, formatted, nullable=not notnull, domain=domain))
+        rules.append(chosen)
+    table = Table(
+        name=name,
+        kind=KINDS[kind],
+        columns=assign_fields(columns),
+        primary_key=tuple(row[0] for row in connection.execute(_KEY, (oid,))),
+        estimated_rows=rows if kind not in "vf" else -1,
+        estimated_bytes=size,
+        ddl=_definition(connection, oid, kind, facts),
+    )
+    return table, rules, oid
+
+
+def describe_query(
+    connection: psycopg.Connection[Any], known: dict[int, Type], name: TableName, query: str
+) -> tuple[Table, list[types.Rule]]:
+    """A free query presented as a table."""
+    cursor = connection.execute(f"select * from ({query}) as q limit 0")
+    result = cursor.pgresult
+    assert result is not None
+    columns, rules = [], []
+    for index in range(result.nfields):
+        oid, typmod = result.ftype(index), result.fmod(index)
+        chosen, domain = rule(known, oid, typmod)
+        shown = connection.execute("select format_type(%s::oid, %s)", (oid, typmod)).fetchone()
+        label = (result.fname(index) or b"").decode()
+        columns.append(_column(label, chosen, shown[0] if shown else "", nullable=True, domain=domain))
+        rules.append(chosen)
+    named = assign_fields(refuse_duplicates(columns, name.name))
+    return Table(name=name, kind=TableKind.QUERY, columns=named, ddl=query), rules
+
+
+def _column(name: str, chosen: types.Rule, formatted: str, *, nullable: bool, domain: str) -> Column:
+    return Column(
+        name=name,
+        field=name,
+        type=chosen.archive,
+        source_type=formatted,
+        fidelity=chosen.fidelity,
+        nullable=nullable,
+        logical=chosen.logical,
+        domain=domain,
+    )
+
+
+def _definition(connection: psycopg.Connection[Any], oid: int, kind: str, columns: list[Any]) -> str:
+    """The catalogue's own words: columns, constraints, indexes, view text, partitioning, comment."""
+
+    def texts(query: str) -> list[str]:
+        return [row[0] for row in connection.execute(query, (oid,)) if row[0] is not None]
+
+    names = ("name", "not_null", "type_oid", "type_modifier", "type", "generated", "identity", "default", "collation")
+    definition = {
+        "columns": [dict(zip((*names, "comment"), row, strict=True)) for row in columns],
+        "constraints": texts(
+            "select conname || ' ' || pg_get_constraintdef(oid) from pg_constraint where conrelid = %s order by conname"
+        ),
+        "indexes": texts("select pg_get_indexdef(indexrelid) from pg_index where indrelid = %s order by indexrelid"),
+        "comment": texts("select obj_description(%s, 'pg_class')"),
+        "inherits": texts("select inhparent::regclass::text from pg_inherits where inhrelid = %s order by inhseqno"),
+    }
+    if kind in "vm":
+        definition["view"] = texts("select pg_get_viewdef(%s::oid)")
+    if kind == "p":
+        definition["partition_key"] = texts("select pg_get_partkeydef(%s)")
+        definition["partitions"] = [
+            row[0]
+            for row in connection.execute(
+                "select relid::regclass::text from pg_partition_tree(%s) where isleaf order by 1", (oid,)
+            )
+        ]
+    return json.dumps(definition, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,142 @@
+"""Family helpers of the SQL connectors: bounded connections, options, names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from jivs.domain.schema import Column
+from jivs.domain.source import secret_option
+from jivs.errors import JivsError, UsageError
+from jivs.ports.connector import Narrowing
+
+Connection = TypeVar("Connection")
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Connections(Generic[Connection]):
+    """At most ``most`` connections at once; ``lease`` waits for a free one, opens one, or gives an idle one again.
+
+    A connection whose user raised an error is closed, not given again.
+    """
+
+    def __init__(
+        self, most: int, opener: Callable[[], Connection], closer: Callable[[Connection], None], shared: bool = False
+    ) -> None:
+        self._slots = threading.BoundedSemaphore(max(1, most))
+        self._opener = opener
+        self._closer = closer
+        self._keep_on_error = shared
+        self._idle: list[Connection] = []
+        self._all: list[Connection] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def lease(self) -> Iterator[Connection]:
+        """A connection for the duration of the block."""
+        with self._slots:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                connection = self._opener()
+                with self._lock:
+                    self._all.append(connection)
+            try:
+                yield connection
+            except BaseException:
+                if not self._keep_on_error:
+                    self._drop(connection)
+                else:
+                    self._give_back(connection)
+                raise
+            self._give_back(connection)
+
+    def adopt(self, connection: Connection) -> None:
+        """Add an open connection to the idle ones."""
+        with self._lock:
+            self._all.append(connection)
+            self._idle.append(connection)
+
+    def everyone(self) -> list[Connection]:
+        """All open connections, whoever uses them now."""
+        with self._lock:
+            return list(self._all)
+
+    def close(self) -> None:
+        """Close all of them, in use or not."""
+        with self._lock:
+            self._closed = True
+            connections, self._all, self._idle = self._all, [], []
+        for connection in connections:
+            self._closer(connection)
+
+    def _give_back(self, connection: Connection) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        self._closer(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        with self._lock:
+            if connection in self._all:
+                self._all.remove(connection)
+        self._closer(connection)
+
+
+def parse_options(model: type[Model], given: dict[str, str], kind: str) -> Model:
+    """The typed options of a URL. Raises UsageError naming wrong and possible ones, never a value."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)
+        )
+        known = ", ".join(sorted(field.alias or name for name, field in model.model_fields.items()))
+        raise UsageError(f"Options of the {kind} URL: {wrong}. Possible are: {known}.") from None
+
+
+def redact(message: str, secrets: Sequence[str]) -> str:
+    """A driver's message without the secrets that were given to it, on one line."""
+    for secret in secrets:
+        if secret:
+            message = message.replace(secret, "***")
+    return " ".join(message.split())
+
+
+def narrow(columns: Sequence[Column], narrowing: Narrowing, table: str) -> list[Column]:
+    """Only the columns asked for, in the table's order. Raises UsageError for one that is not there."""
+    if not narrowing.columns:
+        return list(columns)
+    missing = set(narrowing.columns) - {column.name for column in columns}
+    if missing:
+        raise UsageError(
+            f"{table} has no column {', '.join(sorted(missing))}. It has: {', '.join(column.name for column in columns)}."
+        )
+    return [column for column in columns if column.name in narrowing.columns]
+
+
+def refuse_duplicates(columns: Sequence[Column], table: str) -> list[Column]:
+    """The columns of a free query. Raises UsageError if two have the same name."""
+    seen: set[str] = set()
+    for column in columns:
+        if column.name in seen:
+            raise UsageError(f"Query {table} gives two columns named {column.name}: give them different names with AS.")
+        seen.add(column.name)
+    return [replace(column) for column in columns]
+
+
+def shown_options(options: dict[str, str]) -> dict[str, str]:
+    """Options with the secret ones starred out."""
+    return {name: "***" if secret_option(name) else value for name, value in options.items()}
+
+
+def passed_on(error: BaseException) -> bool:
+    """Whether an error is already one of ours."""
+    return isinstance(error, JivsError)

@@ -1,0 +1,422 @@
+"""PostgreSQL: one exported snapshot for all readers, ctid ranges, COPY."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jivs.connectors import _postgresql_catalog as catalog
+from jivs.connectors import _postgresql_types as types
+from jivs.connectors._postgresql_catalog import qualified, quote
+from jivs.connectors._postgresql_read import Gate, Shape, copy, fetch
+from jivs.connectors._sql import Connections, narrow, parse_options, redact
+from jivs.domain.fingerprint import Fingerprint
+from jivs.domain.plan import Bounds
+from jivs.domain.schema import Table, TableKind, TableName
+from jivs.domain.source import Address, Capabilities, Limits, ServerInfo, Snapshot
+from jivs.errors import (
+    DriverMissingError,
+    FatalError,
+    JivsError,
+    SchemaChangedError,
+    SnapshotLostError,
+    TransientError,
+    UnreachableError,
+    UsageError,
+)
+from jivs.ports.clock import stamp
+from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Session, TypeRow
+
+_PAGE = 8192
+_MOST_LOCKS = 3000
+_LOCKED = frozenset({TableKind.TABLE, TableKind.PARTITIONED, TableKind.VIEW})
+_WITH_CTID = frozenset({TableKind.TABLE, TableKind.MATERIALIZED_VIEW})
+
+
+class Options(BaseModel):
+    """What may stand behind the ``?`` of a PostgreSQL URL."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sslmode: str = Field("prefer", pattern="^(disable|allow|prefer|require|verify-ca|verify-full)$", description="TLS.")
+    sslrootcert: str = Field("", description="File with the certificate authorities to trust.")
+    sslcert: str = Field("", description="File with the client's certificate.")
+    sslkey: str = Field("", description="File with the client's key.")
+    connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a connection.")
+    application_name: str = Field("jivs", description="Name shown in pg_stat_activity.")
+    statement_timeout: int = Field(0, ge=0, description="Longest statement in ms; 0: no limit. A COPY is a statement.")
+    lock_timeout: int = Field(10_000, ge=1, description="Longest wait for a table's lock in ms.")
+
+
+class PostgreSQL:
+    """The connector."""
+
+    kind = "postgresql"
+    capabilities = Capabilities(can_split=True, can_snapshot=True, can_fingerprint=True, can_query=True)
+    options: type[BaseModel] = Options
+    type_map: Sequence[TypeRow] = types.TYPE_MAP
+
+    def label(self, address: Address) -> str:
+        return address.database or address.username or "postgresql"
+
+    def open(self, address: Address, limits: Limits, request: Request, pace: Pace) -> Session:
+        try:
+            import psycopg  # noqa: F401 - is it there?
+        except ImportError:
+            raise DriverMissingError("PostgreSQL needs the package psycopg: pip install 'jivs[postgresql]'.") from None
+        return _Session(address, parse_options(Options, address.options, self.kind), limits, request, pace)
+
+
+class _Session:
+    def __init__(self, address: Address, options: Options, limits: Limits, request: Request, pace: Pace) -> None:
+        self._address = address
+        self._options = options
+        self._limits = limits
+        self._request = request
+        self._pace = pace
+        self._alone = threading.Lock()
+        self._details: dict[TableName, tuple[Table, list[types.Rule], int]] = {}
+        self._types: dict[int, catalog.Type] = {}
+        self._encoding = "UTF8"
+        self._search_path = ""
+        self._version = 0
+        self._snapshot = ""
+        self._holder: Any = None
+        self._describing = threading.Lock()
+        self._readers = self._pool(max(1, limits.connections))
+
+    def _pool(self, most: int) -> Connections[Any]:
+        return Connections(most, self._reader, lambda connection: connection.close())
+
+    # -- connections ----------------------------------------------------------------------------------------------
+
+    def _connect(self) -> Any:
+        import psycopg
+
+        address, options = self._address, self._options
+        given = {key: value for key, value in options.model_dump().items() if value != "" and not key.endswith("_timeout")}
+        try:
+            connection = psycopg.connect(
+                host=address.host or None,
+                port=address.port,
+                dbname=address.database or None,
+                user=address.username or None,
+                password=address.password.reveal() or None,
+                connect_timeout=options.connect_timeout,
+                client_encoding="UTF8",
+                keepalives_idle=30,
+                keepalives_interval=10,
+                keepalives_count=3,
+                autocommit=True,
+                **given,
+            )
+        except psycopg.Error as error:
+            raise self._unreachable(error) from None
+        with self._clear_errors():
+            self._version = connection.info.server_version
+            query = "select current_setting('search_path'), getdatabaseencoding()"
+            self._search_path, self._encoding = connection.execute(query).fetchall()[0]
+            connection.execute(
+                "set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set timezone = 'UTC';"
+                "set extra_float_digits = 3; set bytea_output = 'hex'; set search_path = ''; set row_security = off;"
+                "set idle_in_transaction_session_timeout = 0; set default_transaction_read_only = on;"
+                f"set statement_timeout = {options.statement_timeout}; set lock_timeout = {options.lock_timeout};"
+                "set synchronize_seqscans = off; set jit = off"
+            )
+        return connection
+
+    def _reader(self) -> Any:
+        connection = self._connect()
+        with self._clear_errors():
+            connection.execute("begin isolation level repeatable read read only")
+            if self._snapshot:
+                connection.execute(f"set transaction snapshot '{self._snapshot}'")
+        return connection
+
+    @contextmanager
+    def _lease(self, table: Table | None = None) -> Iterator[Any]:
+        """A reader's connection inside the snapshot; a free query gets the account's own search path."""
+        with self._clear_errors(), self._readers.lease() as connection:
+            if table is not None and table.kind is TableKind.QUERY:
+                connection.execute("select set_config('search_path', %s, true)", (self._search_path,))
+                yield connection
+                connection.execute("select set_config('search_path', '', true)")
+            else:
+                yield connection
+
+    def _unreachable(self, error: Exception) -> JivsError:
+        secrets = [self._address.password.reveal()]
+        message = redact(str(error), secrets)
+        where = self._address.shown
+        if "authentication failed" in message or "no password supplied" in message:
+            return UsageError(f"{where} refused the login of user {self._address.username}: check user and password.")
+        if 'database "' in message and "does not exist" in message:
+            return UsageError(f"{where}: the server has no such database. Check the name after the last slash.")
+        if 'role "' in message and "does not exist" in message:
+            return UsageError(f"{where}: the server has no user {self._address.username}.")
+        return UnreachableError(
+            f"{where} cannot be reached: {message}. Check host, port, TLS options and whether the server runs.",
+            detail=message,
+        )
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        import psycopg
+        from psycopg import errors
+
+        try:
+            yield
+        except JivsError:
+            raise
+        except psycopg.Error as error:
+            where = self._address.shown
+            message = redact(error.diag.message_primary or str(error), [self._address.password.reveal()])
+            if isinstance(error, errors.InsufficientPrivilege):
+                raise UsageError(
+                    f"{where}: {message}. Grant the account SELECT (or BYPASSRLS where row security hides rows), or "
+                    "leave the table out with --exclude."
+                ) from None
+            if isinstance(error, (errors.UndefinedTable, errors.UndefinedColumn)):
+                raise SchemaChangedError(f"{where}: {message}. The table changed, or the name is wrong.") from None
+            if isinstance(error, errors.LockNotAvailable):
+                raise TransientError(
+                    f"{where}: {message}. Another session holds a table; try again later or set lock_timeout in the URL."
+                ) from None
+            if isinstance(error, errors.QueryCanceled):
+                raise TransientError(f"{where}: {message}. See statement_timeout in the URL.") from None
+            if isinstance(error, errors.SyntaxError | errors.ReadOnlySqlTransaction):
+                raise UsageError(f"{where}: {message}. Only one SELECT is possible here.") from None
+            if isinstance(error, errors.InvalidParameterValue) and "snapshot" in message:
+                raise SnapshotLostError(f"{where}: the run's snapshot is gone. Go on with --resume.") from None
+            if error.sqlstate is None or error.sqlstate[:2] in {"08", "57", "53", "58"}:
+                raise UnreachableError(f"{where} broke off: {message}. Try again, with --resume.") from None
+            raise FatalError(f"{where}: {message} (SQLSTATE {error.sqlstate}).") from None
+
+    # -- describing -----------------------------------------------------------------------------------------------
+
+    def ping(self) -> ServerInfo:
+        with self._lease() as connection:
+            version = connection.execute("show server_version").fetchone()[0]
+        notes = () if self._encoding == "UTF8" else (f"database encoding {self._encoding}",)
+        return ServerInfo(product="PostgreSQL", version=version, notes=notes)
+
+    def tables(self) -> Sequence[Listing]:
+        queries = [
+            Listing(name=TableName(schema="", name=name), kind=TableKind.QUERY) for name in sorted(self._request.queries)
+        ]
+        with self._lease() as connection:
+            return [*queries, *catalog.listings(connection)]
+
+    def describe(self, name: TableName) -> Table:
+        return self._detail(name)[0]
+
+    def _detail(self, name: TableName) -> tuple[Table, list[types.Rule], int]:
+        with self._describing:
+            if name not in self._details:
+                with self._clear_errors():
+                    self._details[name] = self._describe(name)
+            return self._details[name]
+
+    def _describe(self, name: TableName) -> tuple[Table, list[types.Rule], int]:
+        query = self._request.queries.get(name.name) if not name.schema else None
+        with self._lease() as connection:
+            if not self._types:
+                self._types = catalog.load_types(connection)
+            if query is not None:
+                connection.execute("select set_config('search_path', %s, true)", (self._search_path,))
+                table, rules = catalog.describe_query(connection, self._types, name, _single(query))
+                connection.execute("select set_config('search_path', '', true)")
+                return table, rules, 0
+            table, rules, oid = catalog.describe(connection, self._types, name)
+        by_name = {column.name: rule for column, rule in zip(table.columns, rules, strict=True)}
+        kept = narrow(table.columns, self._request.narrowing, str(name))
+        if len(kept) != len(rules):
+            table = replace(table, columns=tuple(kept))
+        return table, [by_name[column.name] for column in kept], oid
+
+    # -- the snapshot ---------------------------------------------------------------------------------------------
+
+    def begin(self, tables: Sequence[TableName]) -> Snapshot:
+        kinds = {listing.name: listing.kind for listing in self.tables()}
+        self._readers.close()
+        self._details.clear()
+        lockable = [name for name in tables if kinds.get(name) in _LOCKED]
+        holder = self._connect()
+        notes = []
+        try:
+            with self._clear_errors():
+                holder.execute("begin isolation level repeatable read read only")
+                # Locks first: the snapshot is taken with the first query, and TRUNCATE is not hidden by snapshots.
+                if len(lockable) <= _MOST_LOCKS:
+                    for start in range(0, len(lockable), 200):
+                        names = ", ".join(qualified(name) for name in lockable[start : start + 200])
+                        holder.execute(f"lock table {names} in access share mode")
+                row = holder.execute("select pg_current_snapshot()::text, pg_is_in_recovery()").fetchone()
+                objects = holder.execute("select count(*) from pg_largeobject_metadata").fetchone()[0]
+                if objects:
+                    notes.append(f"{objects} large objects are not archived")
+                several = self._limits.connections > 1
+                if several:
+                    self._snapshot = holder.execute("select pg_export_snapshot()").fetchone()[0]
+        except BaseException:
+            holder.close()
+            raise
+        self._holder = holder
+        if several:
+            self._readers = self._pool(self._limits.connections - 1)
+        else:
+            self._readers = self._pool(1)
+            self._readers.adopt(holder)
+        return Snapshot(identity=f"{row[0]}/{uuid.uuid4()}", one=True, taken_at=stamp(datetime.now(UTC)), notes=tuple(notes))
+
+    def changed(self, table: Table) -> str:
+        """TRUNCATE and rewriting ALTER are not hidden by a snapshot: compare the files of the table, then and now."""
+        oid = self._detail(table.name)[2]
+        if not oid:
+            return ""
+        query = (
+            "select count(*) from pg_partition_tree(%s) t join pg_class c on c.oid = t.relid"
+            " where c.relkind in ('r','m') and c.relfilenode is distinct from pg_relation_filenode(c.oid)"
+        )
+        if table.kind in _WITH_CTID:
+            query = (
+                "select count(*) from pg_class c where c.oid = %s"
+                " and c.relfilenode is distinct from pg_relation_filenode(c.oid)"
+            )
+        elif table.kind is not TableKind.PARTITIONED:
+            return ""
+        with self._lease() as connection:
+            if connection.execute(query, (oid,)).fetchone()[0]:
+                return "was truncated, rewritten or dropped while it was read"
+        return ""
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def split(self, table: Table, target_bytes: int) -> Sequence[Bounds]:
+        whole: list[Bounds] = [{}]
+        if self._request.narrowing.where and table.kind is TableKind.QUERY:
+            return whole
+        pages = max(1, target_bytes // _PAGE)
+        with self._lease() as connection:
+            if table.kind in _WITH_CTID:
+                return self._ranges(connection, qualified(table.name), pages, {})
+            if table.kind is not TableKind.PARTITIONED:
+                return whole
+            oid = self._detail(table.name)[2]
+            leaves = connection.execute(
+                "select n.nspname, c.relname, c.relkind::text from pg_partition_tree(%s) t join pg_class c on"
+                " c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace where t.isleaf order by 1, 2",
+                (oid,),
+            ).fetchall()
+            found: list[Bounds] = []
+            for schema, name, kind in leaves:
+                leaf = {"schema": schema, "leaf": name}
+                if kind == "r":
+                    found += self._ranges(connection, f"{quote(schema)}.{quote(name)}", pages, leaf)
+                elif kind == "f":
+                    found.append(leaf)
+        return found
+
+    def _ranges(self, connection: Any, name: str, pages: int, leaf: Bounds) -> list[Bounds]:
+        """ctid ranges that tile the table: the first open below, the last open above."""
+        if self._version < 140000:
+            return [dict(leaf)]
+        size = connection.execute("select pg_relation_size(%s::regclass) / %s", (name, _PAGE)).fetchone()[0]
+        count = max(1, -(-size // pages))
+        edges = [size * index // count for index in range(1, count)]
+        return [
+            {**leaf, **({"from": low} if low is not None else {}), **({"to": high} if high is not None else {})}
+            for low, high in zip([None, *edges], [*edges, None], strict=True)
+        ]
+
+    def _from(self, table: Table, bounds: Bounds) -> str:
+        """The FROM clause of a part of a table, with its WHERE."""
+        where = [f"({self._request.narrowing.where})"] if self._request.narrowing.where else []
+        if table.kind is TableKind.QUERY:
+            source = f"({_single(self._request.queries[table.name.name])}) as q"
+        elif "leaf" in bounds:
+            source = f"only {quote(bounds['schema'])}.{quote(bounds['leaf'])}"
+        elif table.kind is TableKind.TABLE:
+            source = f"only {qualified(table.name)}"
+        else:
+            source = qualified(table.name)
+        if "from" in bounds:
+            where.append(f"ctid >= '({int(bounds['from'])},0)'::tid")
+        if "to" in bounds:
+            where.append(f"ctid < '({int(bounds['to'])},0)'::tid")
+        return f"from {source}" + (f" where {' and '.join(where)}" if where else "")
+
+    def read(self, table: Table, bounds: Bounds) -> Iterator[Chunk]:
+        described, rules, _ = self._detail(table.name)
+        if not described.same_structure(table):
+            raise SchemaChangedError(f"{table.name}: its columns changed since the run was planned. Start a new run.")
+        chosen = ", ".join(
+            rule.select.replace("{c}", quote(column.name)) for column, rule in zip(table.columns, rules, strict=True)
+        )
+        select = f"select {chosen} {self._from(table, bounds)}"
+        shape = Shape(table=str(table.name), columns=table.columns, rules=rules)
+        held = threading.Event()
+
+        def alone() -> None:
+            if not held.is_set():
+                self._alone.acquire()
+                held.set()
+
+        gate = Gate(limits=self._limits, alone=alone, table=str(table.name))
+        try:
+            with self._lease(table) as connection:
+                if self._pace.rate:
+                    yield from fetch(connection, select, shape, gate, self._pace)
+                else:
+                    yield from copy(connection, select, shape, gate)
+        finally:
+            if held.is_set():
+                self._alone.release()
+
+    def count(self, table: Table, bounds: Bounds) -> int:
+        with self._lease(table) as connection:
+            return int(connection.execute(f"select count(*) {self._from(table, bounds)}").fetchone()[0])
+
+    def fingerprint(self, table: Table, bounds: Bounds) -> Fingerprint:
+        rules = self._detail(table.name)[1]
+        pieces = [
+            types.piece(rule, quote(column.name), self._encoding) for column, rule in zip(table.columns, rules, strict=True)
+        ]
+        # OFFSET 0 fences the subquery: without it the hash is computed once for every use of it.
+        query = (
+            "select count(*), count(h), coalesce(sum(h), 0) from "
+            f"(select {types.row_hash(pieces, self._encoding)} as h {self._from(table, bounds)} offset 0) as hashed"
+        )
+        with self._lease(table) as connection:
+            rows, hashed, total = connection.execute(query).fetchone()
+        if rows != hashed:
+            raise FatalError(f"{table.name}: {rows - hashed} rows have no hash.")
+        return Fingerprint.of(rows, int(total))
+
+    def interrupt(self) -> None:
+        for connection in [*self._readers.everyone(), *([self._holder] if self._holder else [])]:
+            try:
+                connection.cancel_safe(timeout=2)
+            except Exception:  # noqa: S112 - a connection that is gone needs no cancelling
+                continue
+
+    def close(self) -> None:
+        self._readers.close()
+        if self._holder is not None:
+            self._holder.close()
+            self._holder = None
+
+
+def _single(query: str) -> str:
+    """A free query without its closing semicolon."""
+    return query.strip().rstrip(";").rstrip()
+
+
+CONNECTOR: Connector = PostgreSQL()

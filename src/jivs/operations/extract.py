@@ -1,0 +1,340 @@
+"""Extract: from a source to a verified archive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jivs.archive import chain, layout, runs
+from jivs.archive.writer import file_ref
+from jivs.domain.archive import FileRef, Proof, TableState
+from jivs.domain.fingerprint import EMPTY, Fingerprint
+from jivs.domain.plan import Level, RunPlan, TablePlan
+from jivs.domain.run import Run, RunState
+from jivs.domain.schema import TableName
+from jivs.domain.source import Address, Limits, ServerInfo, Snapshot
+from jivs.errors import ConflictError, InterruptedRunError, JivsError, SchemaChangedError, TransientError
+from jivs.operations import _planning as planning
+from jivs.operations._reading import LEASE_SECONDS, Reading, table_state
+from jivs.operations.job import ExtractJob, Outcome, Progress, TableResult
+from jivs.operations.select import choose, left_out
+from jivs.ports.app import App
+from jivs.ports.connector import Connector, Narrowing, Request, Session
+from jivs.ports.store import Store
+from jivs.transfer.reconcile import Sides, differences
+from jivs.transfer.throttle import Throttle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A source ready to be read."""
+
+    address: Address
+    connector: Connector
+    label: str
+    limits: Limits
+    digest: str
+
+
+def prepare(app: App, job: ExtractJob) -> Opened:
+    """Take the job's URL apart and find its connector. Nothing is connected yet."""
+    address = app.address(job.url)
+    connector = app.connector(address)
+    label = job.source_name or connector.label(address)
+    limits = replace(job.limits, parallel=planning.readers(job.limits))
+    return Opened(
+        address=address,
+        connector=connector,
+        label=label,
+        limits=limits,
+        digest=job.selection.digest(f"{label} {address.shown}"),
+    )
+
+
+def open_session(app: App, job: ExtractJob, opened: Opened) -> Session:
+    """A session with the job's queries, columns and pace."""
+    selection = job.selection
+    narrowing = Narrowing(columns=selection.columns, where=selection.where)
+    request = Request(queries=dict(selection.queries), narrowing=narrowing)
+    return opened.connector.open(opened.address, opened.limits, request, Throttle(opened.limits.rows_per_second, app.clock))
+
+
+def plan(app: App, job: ExtractJob) -> RunPlan:
+    """What a run would read, in which partitions; reads no rows and writes nothing."""
+    opened = prepare(app, job)
+    link = chain.newest(app.store(job.archive))
+    planning.require_source(link.manifest if link else None, opened.label, opened.address.shown, named=bool(job.source_name))
+    with closing(open_session(app, job, opened)) as session:
+        names = [listing.name for listing in choose(session.tables(), job.selection)]
+        snapshot = session.begin(names)
+        return planning.plan_run(session, names, snapshot, job, run_id="", source=opened.label, digest=opened.digest, base=0)
+
+
+def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Run an extraction to its end. ``pause`` hears the name of each step: tests end the process there.
+
+    Raises what kept the run from ending: InterruptedRunError and TransientError leave it resumable.
+    """
+    began = app.clock.monotonic()
+    opened = prepare(app, job)
+    job = replace(job, limits=opened.limits)
+    store = app.store(job.archive)
+    link = chain.newest(store)
+    named = bool(job.source_name)
+    planning.require_source(link.manifest if link else None, opened.label, opened.address.shown, named=named)
+    old = planning.find_open_run(store, app.clock, opened.digest) if job.resume else None
+    with closing(open_session(app, job, opened)) as session:
+        server = session.ping()
+        listings = session.tables()
+        chosen = choose(listings, job.selection)
+        names = planning.check_still_there(chosen, old.plan) if old else [listing.name for listing in chosen]
+        notes = [note for note in [left_out(listings, chosen)] if note]
+        for note in notes:
+            progress.warned(note)
+        progress.phase("snapshot")
+        snapshot = session.begin(names)
+        chain.repair(store)
+        base = link.manifest.number if link else 0
+        run_id = old.plan.run_id if old else _new_run_id(app)
+        if old is None:
+            planned = planning.plan_run(
+                session, names, snapshot, job, run_id=run_id, source=opened.label, digest=opened.digest, base=base
+            )
+            runs.begin(store, app.clock, planned, app.owner)
+            work = planning.Resumed(planned, {}, {})
+        else:
+            runs.beat(store, app.clock, run_id, app.owner)
+            work = planning.resume(session, store, old.plan, snapshot, job, progress)
+        pause("planned")
+        with _recorded(app, store, opened, work) as epoch:
+            reading = Reading(
+                app=app,
+                store=store,
+                session=session,
+                plan=work.plan,
+                job=job,
+                progress=progress,
+                epoch=epoch,
+                pause=pause,
+                parts=work.parts,
+                ends=work.ends,
+            )
+            progress.planned(work.plan, len(work.parts))
+            reading.run(opened.limits.parallel)
+            progress.phase("publish")
+            outcome = _finish(app, reading, opened, server, snapshot, notes, pause)
+            state = RunState.COMPLETED if outcome.complete else RunState.INCOMPLETE
+            app.catalog().transition(run_id, epoch, state)
+    pause("before sweep")
+    runs.sweep(store, app.clock)
+    return replace(outcome, seconds=app.clock.monotonic() - began)
+
+
+@contextmanager
+def _recorded(app: App, store: Store, opened: Opened, work: planning.Resumed) -> Iterator[int]:
+    """The run in the catalog, under our lease. The archive's own records decide; the catalog follows them."""
+    catalog = app.catalog()
+    plan_ = work.plan
+    known = catalog.run(plan_.run_id)
+    if known is None:
+        now = app.clock.now()
+        catalog.create_run(
+            Run(
+                id=plan_.run_id,
+                kind="extract",
+                source=f"{opened.label} {opened.address.shown}",
+                archive=store.address,
+                digest=opened.digest,
+                state=RunState.PENDING,
+                created_at=now,
+                updated_at=now,
+            )
+        )
+    epoch = catalog.claim_run(plan_.run_id, app.owner, LEASE_SECONDS * 3)
+    if epoch is None:
+        raise ConflictError(f"Run {plan_.run_id} has another owner; try again in {LEASE_SECONDS * 3:.0f} seconds.")
+    if known is None or known.state in {RunState.PENDING, RunState.PAUSED}:
+        catalog.transition(plan_.run_id, epoch, RunState.RUNNING)
+    current = {partition.id for partition in plan_.partitions}
+    catalog.drop_steps(
+        plan_.run_id,
+        [step.partition for step in catalog.steps(plan_.run_id) if step.partition not in work.parts],
+    )
+    catalog.add_steps(plan_.run_id, sorted(current & work.parts.keys()), done=True)
+    catalog.add_steps(plan_.run_id, [part.id for part in plan_.partitions if part.id not in work.parts])
+    try:
+        yield epoch
+    except (InterruptedRunError, TransientError):
+        catalog.transition(plan_.run_id, epoch, RunState.PAUSED)
+        catalog.release_run(plan_.run_id, epoch)
+        runs.beat(store, app.clock, plan_.run_id, app.owner, stopped=True)
+        raise
+    except JivsError as error:
+        catalog.transition(plan_.run_id, epoch, RunState.FAILED, error.message)
+        runs.beat(store, app.clock, plan_.run_id, app.owner, stopped=True)
+        raise
+
+
+def _finish(
+    app: App,
+    reading: Reading,
+    opened: Opened,
+    server: ServerInfo,
+    snapshot: Snapshot,
+    notes: list[str],
+    pause: Callable[[str], None],
+) -> Outcome:
+    """Compare both sides of every table and publish those that agree."""
+    store, planned = reading.store, reading.plan
+    results: list[TableResult] = []
+    states: list[TableState] = []
+    failed: list[dict[str, str]] = []
+    current = chain.newest(store)
+    for table_plan in planned.tables:
+        result, state = _judge(reading, table_plan, snapshot)
+        results.append(result)
+        if state is None:
+            failed.append({"table": str(table_plan.table.name), "reason": result.reason})
+        else:
+            before = current.manifest.table((planned.source, table_plan.table.name)) if current else None
+            states.append(replace(state, schema_file=_schema_file(reading, table_plan, before)))
+    published = chain.publish(
+        store,
+        app.clock,
+        chain.Proposal(
+            run_id=planned.run_id,
+            source=planned.source,
+            source_facts={
+                "kind": opened.connector.kind,
+                "address": opened.address.shown,
+                "product": server.product,
+                "version": server.version,
+                "notes": list(server.notes),
+            },
+            tables=states,
+            bases={table.table.name: table.base for table in planned.tables},
+            failed=failed,
+            notes=[*notes, *snapshot.notes],
+        ),
+        pause,
+    )
+    results = [_overtaken(result) if result.table in published.overtaken else result for result in results]
+    return Outcome(
+        run_id=planned.run_id,
+        complete=all(result.verdict in {"verified", "archived"} for result in results),
+        schema_changed=any(isinstance(error, SchemaChangedError) for error in reading.failed.values()),
+        level=reading.job.level,
+        snapshot_one=snapshot.one,
+        manifest=published.link.manifest.number,
+        manifest_sha256=published.link.sha256,
+        tables=tuple(results),
+        notes=(*notes, *snapshot.notes, *server.notes),
+        seconds=0.0,
+    )
+
+
+def _judge(reading: Reading, table_plan: TablePlan, snapshot: Snapshot) -> tuple[TableResult, TableState | None]:
+    """A table's verdict; its state if it may be published."""
+    name, level = table_plan.table.name, reading.job.level
+    error = reading.failed.get(name)
+    seconds = reading.seconds.get(name, 0.0)
+    if error is not None:
+        return _result(name, "failed", seconds, reason=error.message), None
+    end = reading.ends[name]
+    parts = [reading.parts[partition.id] for partition in table_plan.partitions]
+    bare = not table_plan.table.columns
+    archived = end.source_rows if bare else sum(part.rows for part in parts)
+    rejected = sum(part.quarantined_rows for part in parts)
+    full = level is Level.FULL and not bare
+    read = _sum((part.rows, part.fingerprint) for part in parts) if full else None
+    written = _sum((part.rows, part.archive_fingerprint) for part in parts) if full else None
+    source = _sum((part.source_rows, part.source_fingerprint) for part in parts) if full else None
+    sides = Sides(
+        archived_rows=archived,
+        quarantined_rows=rejected,
+        source_rows=end.source_rows if level is not Level.NONE or bare else None,
+        source=source,
+        read=read,
+        archive=written,
+    )
+    compared = Level.COUNT if bare and level is Level.FULL else level
+    reasons = [*differences(compared, sides), *([f"the table {end.changed}"] if end.changed else [])]
+    proof = Proof(
+        level=level.value,
+        verdict="differs" if reasons else ("archived" if level is Level.NONE else "verified"),
+        snapshot=table_plan.snapshot,
+        one_snapshot=snapshot.one,
+        source_rows=end.source_rows,
+        source_fingerprint=str(source) if source else "",
+        read_fingerprint=str(read) if read else "",
+        archive_fingerprint=str(written) if written else "",
+    )
+    state = table_state(table_plan, reading.plan, parts, proof)
+    if bare:
+        state = replace(state, zero_column_rows=archived)
+    result = TableResult(
+        table=name,
+        source_rows=end.source_rows,
+        archived=archived,
+        quarantined_rows=rejected,
+        quarantined_values=state.values_quarantined,
+        verdict=proof.verdict,
+        seconds=seconds,
+        reason="; ".join(reasons),
+    )
+    return result, None if reasons else state
+
+
+def _result(name: TableName, verdict: str, seconds: float, reason: str) -> TableResult:
+    return TableResult(
+        table=name,
+        source_rows=-1,
+        archived=0,
+        quarantined_rows=0,
+        quarantined_values=0,
+        verdict=verdict,
+        seconds=seconds,
+        reason=reason,
+    )
+
+
+def _overtaken(result: TableResult) -> TableResult:
+    return replace(result, verdict="overtaken", reason="another run published this table meanwhile; its state was kept")
+
+
+def _sum(parts: Any) -> Fingerprint:
+    total = EMPTY
+    for rows, text in parts:
+        total += Fingerprint.parse(rows, text)
+    return total
+
+
+def _schema_file(reading: Reading, table_plan: TablePlan, before: TableState | None) -> FileRef:
+    """The source's own description and what was taken of it, stored once for as long as both stay the same."""
+    store, planned, selection = reading.store, reading.plan, reading.job.selection
+    table = table_plan.table
+    content: dict[str, Any] = {
+        "schema": table.name.schema,
+        "table": table.name.name,
+        "kind": table.kind.value,
+        "definition": table.ddl,
+        "taken": {"columns": list(selection.columns), "where": selection.where},
+        "columns": [column.to_json() for column in table.columns],
+    }
+    if before is not None and before.schema_file is not None:
+        known = json.loads(store.read(before.schema_file.path))
+        if {key: value for key, value in known.items() if key != "run"} == content:
+            return before.schema_file
+    data = json.dumps({**content, "run": planned.run_id}, sort_keys=True, ensure_ascii=False, indent=1).encode()
+    path = layout.schema(planned.source, table.name, hashlib.sha256(data).hexdigest())
+    store.replace(path, data)
+    return file_ref(path, data)
+
+
+def _new_run_id(app: App) -> str:
+    return f"{app.clock.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"

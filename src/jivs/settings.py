@@ -1,0 +1,133 @@
+"""Settings: the only reader of the environment and of ``jivs.toml``.
+
+Order of precedence: environment, ``jivs.toml`` in the working folder, defaults. ``JIVS_`` is the prefix and ``__`` goes
+into a group; the names of the deployment guide are accepted as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from jivs.errors import SettingsError
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+_SIZE = re.compile(r"\s*(\d+)\s*([KMG]?)(?:I?B)?\s*", re.IGNORECASE)
+
+GUIDE_NAMES: dict[str, tuple[str, ...]] = {
+    "EXTRACTION_BATCH_SIZE": ("extraction", "batch_size"),
+    "EXTRACTION_PARALLEL_THREADS": ("extraction", "parallel_threads"),
+    "EXTRACTION_SOURCE_POOL_MAX_SIZE": ("extraction", "source_pool_max_size"),
+    "DATABASE_URL": ("database_url",),
+    "LOG_LEVEL": ("log_level",),
+}
+"""Names of the deployment guide and the setting each of them sets."""
+
+
+def size(value: Any) -> Any:
+    """Bytes from ``512MiB``, ``512M``, ``2gb`` or a plain number."""
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value)
+        if match is None:
+            raise ValueError("write a size as 512MiB, 2GiB or a number of bytes")
+        return int(match[1]) * _UNITS[match[2].upper()]
+    return value
+
+
+Size = Annotated[int, BeforeValidator(size)]
+
+
+class Extraction(BaseModel):
+    """How extraction uses this machine and the source."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    memory_limit: Size = Field(
+        default=512 << 20, ge=192 << 20, description="Memory of the whole process; batches and row groups derive from it."
+    )
+    batch_size: int = Field(default=0, ge=0, description="Ceiling of rows per batch; 0: batches are sized by bytes alone.")
+    parallel_threads: int = Field(default=4, ge=1, le=64, description="Readers at once: the default of --parallel.")
+    source_pool_max_size: int = Field(
+        default=10, ge=1, le=1000, description="Connections to one source at once, the snapshot's holder included."
+    )
+    rows_per_second: int = Field(default=0, ge=0, description="Rows read per second from one source; 0: no limit.")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="JIVS_", env_nested_delimiter="__", toml_file="jivs.toml", extra="forbid", frozen=True
+    )
+
+    database_url: str = Field(default="", description="The catalog; empty: an SQLite file below the user's state folder.")
+    log_level: str = Field(default="WARNING", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Level of log lines.")
+    extraction: Extraction = Field(default=Extraction(), description="Extraction.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        guide = _GuideNames(settings_cls)
+        return init_settings, env_settings, guide, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def catalog_path(self) -> Path:
+        """The file of the embedded catalog."""
+        if not self.database_url:
+            state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+            return Path(state) / "jivs" / "catalog.db"
+        if not self.database_url.startswith("sqlite:///"):
+            raise SettingsError(
+                "DATABASE_URL: this version keeps its catalog in SQLite: write sqlite:///path/catalog.db or leave it out."
+            )
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+
+class _GuideNames(PydanticBaseSettingsSource):
+    """Reads the names of the deployment guide from the environment."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, path in GUIDE_NAMES.items():
+            value = os.environ.get(name)
+            if value:
+                place = out
+                for part in path[:-1]:
+                    place = place.setdefault(part, {})
+                place[path[-1]] = value
+        return out
+
+
+def load() -> Settings:
+    """Read the settings. Raises SettingsError naming each setting that cannot work, never its value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"{_shown(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False))
+        raise SettingsError(f"Settings: {problems}. See docs/settings.md.") from None
+    except ValueError as error:
+        raise SettingsError(f"Settings cannot be read: {error}. See docs/settings.md.") from None
+
+
+def _shown(location: tuple[int | str, ...]) -> str:
+    name = "__".join(str(part) for part in location)
+    return f"JIVS_{name.upper()}"
+
+
+def variable(name: str) -> str | None:
+    """A variable of the environment that a connection URL names as ``${NAME}``."""
+    return os.environ.get(name)

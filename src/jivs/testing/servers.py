@@ -1,0 +1,247 @@
+"""Private database servers for tests and benchmarks: on loopback, on free ports, in a folder of their own, as a user that
+is not root, stopped by their own process id.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+PASSWORD = secrets.token_urlsafe(12)
+_USER = "nobody"
+_START_SECONDS = 60
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _binary(name: str, *folders: str) -> str:
+    for folder in folders:
+        matches = sorted(Path("/").glob(f"{folder.lstrip('/')}/{name}"), reverse=True)
+        if matches:
+            return str(matches[0])
+    found = shutil.which(name)
+    if found is None:
+        raise RuntimeError(f"{name} is not installed: run `make servers`.")
+    return found
+
+
+def _as_user(command: Sequence[str]) -> list[str]:
+    """The command, as an ordinary user if this process is root (servers refuse to run as root)."""
+    if os.geteuid() != 0:
+        return list(command)
+    return ["setpriv", f"--reuid={_USER}", f"--regid={pwd.getpwnam(_USER).pw_gid}", "--clear-groups", *command]
+
+
+class Server:
+    """A server in a folder of its own. A context manager; ``kill`` ends it as a crash would, ``start`` starts it again."""
+
+    def __init__(self, name: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"jivs-{name}-"))
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, _USER)
+        self.folder.chmod(0o755)
+
+    def run(self, command: Sequence[str]) -> None:
+        """A preparing command, as the server's user."""
+        done = subprocess.run(_as_user(command), cwd=self.folder, capture_output=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{command[0]}: {done.stdout.decode()}{done.stderr.decode()}")
+
+    def command(self) -> list[str]:
+        """The server's command line."""
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        log = (self.folder / "server.log").open("ab")
+        self.process = subprocess.Popen(_as_user(self.command()), cwd=self.folder, stdout=log, stderr=log)
+        log.close()
+        wait_for(lambda: self.process is not None and (self.process.poll() is not None or self.ready()), _START_SECONDS)
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "server.log").read_text(errors="replace")[-2000:])
+
+    def stop(self, number: int = 15) -> None:
+        """End the server and wait for it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+            try:
+                self.process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    """Poll until the condition holds. Raises TimeoutError."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.05)
+
+
+class PostgresServer(Server):
+    """PostgreSQL with password logins and TLS; durability off, for tests only."""
+
+    def __init__(self, **settings: str) -> None:
+        super().__init__("postgresql")
+        self.settings = settings
+        self.data = self.folder / "data"
+        password = self.folder / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        initdb = _binary("initdb", "/usr/lib/postgresql/*/bin")
+        self.run([
+            initdb, "-D", str(self.data), "-U", "jivs", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8",
+            "--locale=C.UTF-8", "--no-sync",
+        ])  # fmt: skip
+        password.unlink()
+        self._certificate()
+
+    def _certificate(self) -> None:
+        self.run([
+            "openssl", "req", "-new", "-x509", "-days", "3650", "-nodes", "-subj", "/CN=localhost", "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1", "-out", str(self.data / "server.crt"), "-keyout",
+            str(self.data / "server.key"),
+        ])  # fmt: skip
+
+    @property
+    def certificate(self) -> Path:
+        """The server's certificate, to trust it."""
+        copy = self.folder / "ca.crt"
+        copy.write_bytes((self.data / "server.crt").read_bytes())
+        return copy
+
+    def command(self) -> list[str]:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self.folder),
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+            "shared_buffers": "256MB",
+            "max_wal_size": "4GB",
+            "ssl": "on",
+            "max_connections": "100",
+            "max_locks_per_transaction": "256",
+            **self.settings,
+        }
+        postgres = _binary("postgres", "/usr/lib/postgresql/*/bin")
+        return [postgres, "-D", str(self.data), *(f"--{key}={value}" for key, value in settings.items())]
+
+    def ready(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+        except psycopg.Error:
+            return False
+        return True
+
+    def url(self, database: str, password: str = PASSWORD) -> str:
+        """A connection URL."""
+        return f"postgresql://jivs:{password}@127.0.0.1:{self.port}/{database}"
+
+    def create(self, database: str, options: str = "") -> str:
+        """A new database; its URL."""
+        import psycopg
+
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f'create database "{database}" {options}')
+        return self.url(database)
+
+    def crash(self) -> None:
+        """End it at once, as a power cut would."""
+        self.stop(3)
+
+
+class MariaServer(Server):
+    """MariaDB; durability relaxed, for tests only."""
+
+    def __init__(self, **settings: str) -> None:
+        super().__init__("mariadb")
+        self.settings = settings
+        self.data = self.folder / "data"
+        self.run([
+            _binary("mariadb-install-db", "/usr/bin"), "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
+            "--auth-root-authentication-method=normal",
+        ])  # fmt: skip
+        self._prepared = False
+
+    def command(self) -> list[str]:
+        settings = {
+            "datadir": str(self.data),
+            "bind-address": "127.0.0.1",
+            "port": str(self.port),
+            "socket": str(self.folder / "s.sock"),
+            "pid-file": str(self.folder / "pid"),
+            "innodb-flush-log-at-trx-commit": "0",
+            "innodb-buffer-pool-size": "256M",
+            "innodb-fast-shutdown": "2",
+            "max-allowed-packet": "256M",
+            "character-set-server": "utf8mb4",
+            **self.settings,
+        }
+        server = _binary("mariadbd", "/usr/sbin")
+        return [server, "--no-defaults", *(f"--{key}={value}" for key, value in settings.items())]
+
+    def ready(self) -> bool:
+        import pymysql
+
+        try:
+            if not self._prepared:
+                root = pymysql.connect(unix_socket=str(self.folder / "s.sock"), user="root", autocommit=True)
+                with root.cursor() as cursor:
+                    cursor.execute("create or replace user jivs@'127.0.0.1' identified by %s", (PASSWORD,))
+                    cursor.execute("grant all on *.* to jivs@'127.0.0.1' with grant option")
+                root.close()
+                self._prepared = True
+            self.connect("mysql").close()
+        except pymysql.Error:
+            return False
+        return True
+
+    def connect(self, database: str, **more: object) -> object:
+        """A driver's connection."""
+        import pymysql
+
+        given = {"host": "127.0.0.1", "port": self.port, "user": "jivs", "password": PASSWORD, "autocommit": True, **more}
+        return pymysql.connect(database=database, **given)
+
+    def url(self, database: str, password: str = PASSWORD, user: str = "jivs") -> str:
+        """A connection URL."""
+        return f"mariadb://{user}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def crash(self) -> None:
+        """End it at once."""
+        self.stop(9)
