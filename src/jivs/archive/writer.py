@@ -26,9 +26,13 @@ from jivs.ports.store import Store
 
 _ROWS = 1 << 20
 _LARGEST_GROUP = 128 << 20
-_SMALLEST_GROUP = 16 << 20
+_SMALLEST_GROUP = 8 << 20
 _BASE_MEMORY = 150 << 20
 """What the process needs before it holds a row: interpreter, Arrow, DuckDB (measured)."""
+
+_SHARES = 6
+"""A row group's Arrow bytes cost about this many times as much at the peak: rows pending, being parsed, being encoded,
+and what the allocators keep (measured on lineitem)."""
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -47,13 +51,13 @@ QUARANTINE_SCHEMA = pa.schema(
 
 def row_group_bytes(limits: Limits) -> int:
     """Bytes of Arrow data in one row group, so that all readers together stay under the memory limit."""
-    share = (limits.memory - _BASE_MEMORY) // (3 * max(1, limits.parallel))
+    share = (limits.memory - _BASE_MEMORY) // (_SHARES * max(1, limits.parallel))
     return max(1 << 20, min(_LARGEST_GROUP, share))
 
 
 def readers_that_fit(limits: Limits) -> int:
-    """How many readers the memory limit allows before row groups would fall below 16 MB."""
-    return max(1, min(limits.parallel, (limits.memory - _BASE_MEMORY) // (3 * _SMALLEST_GROUP)))
+    """How many readers the memory limit allows before row groups would fall below 8 MB."""
+    return max(1, min(limits.parallel, (limits.memory - _BASE_MEMORY) // (_SHARES * _SMALLEST_GROUP)))
 
 
 class HashingFile(io.RawIOBase):
@@ -240,6 +244,8 @@ class SegmentWriter:
             table = pa.Table.from_batches(self._pending, schema=self._open.schema)
             self._pending.clear()
             self._open.writer.write_table(table, row_group_size=table.num_rows)
+            del table
+            pa.default_memory_pool().release_unused()
         self._pending_bytes = self._pending_rows = 0
 
     def _close_segment(self) -> None:

@@ -163,7 +163,7 @@ def query(
 
 
 def _rows(batch: Any) -> Any:
-    """Rows as dicts of printable values; what Python's dates cannot hold is printed by Arrow."""
+    """Rows as dicts of printable values."""
     names = batch.schema.names
     columns = [[_value(cell) for cell in column] for column in batch.columns]
     for row in zip(*columns, strict=True):
@@ -173,10 +173,7 @@ def _rows(batch: Any) -> Any:
 def _value(cell: Any) -> Any:
     if not cell.is_valid:
         return None
-    try:
-        value = cell.as_py()
-    except (ValueError, OverflowError):
-        return str(cell)
+    value = cell.as_py()
     return value.hex() if isinstance(value, bytes) else value
 
 

@@ -15,6 +15,7 @@ from jivs.domain.schema import Column, Kind
 from jivs.domain.source import Limits
 from jivs.errors import RowTooLargeError
 from jivs.ports.connector import Chunk, Pace
+from jivs.wire import native
 
 if TYPE_CHECKING:
     import psycopg
@@ -61,6 +62,9 @@ def copy(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: G
     most_rows = min(limits.batch_rows or _ROWS, _ROWS)
     most_bytes = limits.batch_bytes
     heavy = limits.heavy_row
+    if native.can_gather():
+        yield from _copy_native(connection, select, shape, gate, most_rows)
+        return
     rows: list[Any] = []
     size = 0
     with connection.cursor() as cursor, cursor.copy(f"copy ({select}) to stdout (format csv)") as stream:
@@ -78,7 +82,43 @@ def copy(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: G
             yield decode(b"".join(rows), shape)
 
 
-def decode(data: bytes, shape: Shape) -> Chunk:
+def _copy_native(
+    connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate, most_rows: int
+) -> Iterator[Chunk]:
+    """The same through the compiled part. Left early, the COPY is cancelled and its stream drained."""
+    from psycopg import errors, pq
+
+    pgconn = connection.pgconn
+    result = pgconn.exec_(f"copy ({select}) to stdout (format csv)".encode())
+    if result.status != pq.ExecStatus.COPY_OUT:
+        raise errors.error_from_result(result)
+    ended = False
+    try:
+        for buffer, _rows in native.gather(
+            pgconn.pgconn_ptr or 0,
+            most_bytes=gate.limits.batch_bytes,
+            most_rows=most_rows,
+            heavy=gate.limits.heavy_row,
+            check=gate.check,
+        ):
+            yield decode(buffer, shape)
+        ended = True
+    except native.CopyFailedError:
+        ended = True
+    finally:
+        if not ended:
+            connection.cancel_safe(timeout=5)
+            while pgconn.get_copy_data(0)[0] > 0:
+                pass
+        failure = None
+        while (result := pgconn.get_result()) is not None:
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                failure = result
+    if failure is not None and ended:
+        raise errors.error_from_result(failure)
+
+
+def decode(data: bytes | pa.Buffer, shape: Shape) -> Chunk:
     """Parse CSV as PostgreSQL writes it (an unquoted empty field is NULL) into columns; what one of them refuses to
     parse is delivered as bytes for conforming, value by value.
     """
@@ -96,11 +136,11 @@ def decode(data: bytes, shape: Shape) -> Chunk:
     return Chunk(batch=pa.RecordBatch.from_arrays(arrays, names=[f"c{index}" for index in range(len(arrays))]))
 
 
-def _parse(data: bytes, column_types: Sequence[pa.DataType]) -> pa.Table:
+def _parse(data: bytes | pa.Buffer, column_types: Sequence[pa.DataType]) -> pa.Table:
     names = [f"c{index}" for index in range(len(column_types))]
     return csv.read_csv(
         pa.BufferReader(data),
-        read_options=csv.ReadOptions(column_names=names, block_size=len(data) + 1024, use_threads=False),
+        read_options=csv.ReadOptions(column_names=names, block_size=memoryview(data).nbytes + 1024, use_threads=False),
         parse_options=_PARSE,
         convert_options=csv.ConvertOptions(
             column_types=dict(zip(names, column_types, strict=True)),

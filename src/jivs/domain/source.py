@@ -146,7 +146,7 @@ class Limits:
     @property
     def batch_bytes(self) -> int:
         """The size at which a reader ends a batch."""
-        return max(256 << 10, min(8 << 20, self.memory // (16 * max(1, self.parallel))))
+        return max(256 << 10, min(4 << 20, self.memory // (16 * max(1, self.parallel))))
 
     @property
     def heavy_row(self) -> int:

@@ -28,11 +28,12 @@ def query(app: App, archive: str, sql: str, as_of: int | None = None) -> Iterato
     manifest = chain.require(store, as_of).manifest
     engine = duckdb.connect(":memory:")
     try:
+        engine.execute("set timezone = 'UTC'")
         _load(engine, store, manifest)
         _lock(engine, store, manifest)
         _refuse_writes(engine, sql)
         try:
-            reader = engine.sql(sql).to_arrow_reader(64 << 10)
+            reader = _printable(engine, sql).to_arrow_reader(64 << 10)
         except duckdb.Error as error:
             raise UsageError(f"The query failed: {_first(error)}") from None
         try:
@@ -41,6 +42,20 @@ def query(app: App, archive: str, sql: str, as_of: int | None = None) -> Iterato
             raise UsageError(f"The query failed: {_first(error)}") from None
     finally:
         engine.close()
+
+
+def _printable(engine: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
+    """The query's relation, its dates and times as text: the archive holds years that Python's dates do not."""
+    relation = engine.sql(sql)
+    moments = {"DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_NS", "INTERVAL"}
+    if not any(str(type_) in moments for type_ in relation.types):
+        return relation
+    inner = [f"c{index}" for index in range(len(relation.columns))]
+    outer = [
+        f"{name}{'::varchar' if str(type_) in moments else ''} as {_quote(label)}"
+        for name, type_, label in zip(inner, relation.types, relation.columns, strict=True)
+    ]
+    return engine.sql(f"select {', '.join(outer)} from ({sql.strip().rstrip(';')}\n) as q({', '.join(inner)})")
 
 
 def view_names(manifest: Manifest) -> dict[tuple[str, TableName], list[tuple[str, str]]]:
