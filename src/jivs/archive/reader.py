@@ -14,7 +14,8 @@ from jivs.errors import DamagedError
 from jivs.ports.store import Store
 from jivs.wire.rowhash import Overrides
 
-BATCH_ROWS = 64 << 10
+BATCH_ROWS = 32 << 10
+_BATCH_BYTES = 8 << 20
 
 
 def quarantined_cells(store: Store, table: TableState) -> dict[str, dict[int, dict[int, bytes]]]:
@@ -59,10 +60,10 @@ def batches(
 
 
 def _batch_rows(file: pq.ParquetFile) -> int:
-    """Rows per batch so that a batch stays near 32 MB."""
+    """Rows per batch so that a batch stays near 8 MB."""
     metadata = file.metadata
     width = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    fitting: int = (32 << 20) * max(1, metadata.num_rows) // max(1, width)
+    fitting: int = _BATCH_BYTES * max(1, metadata.num_rows) // max(1, width)
     return max(1, min(BATCH_ROWS, fitting))
 
 

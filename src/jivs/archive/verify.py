@@ -22,8 +22,8 @@ from jivs.wire.rowhash import RowHasher
 
 _BLOCK = 4 << 20
 _NO_ANCHOR = (
-    "a chain has no anchor of its own: to prove that its newest manifest is the one once published, compare its SHA-256 with "
-    "the one printed then (--expect)"
+    "a chain has no anchor of its own: to prove that its newest manifest is the one once published, compare its SHA-256 "
+    "with the one printed then (--expect)"
 )
 Progress = Callable[[str, int], None]
 

@@ -26,11 +26,11 @@ from jivs.ports.store import Store
 
 _ROWS = 1 << 20
 _LARGEST_GROUP = 128 << 20
-_SMALLEST_GROUP = 8 << 20
+_SMALLEST_GROUP = 4 << 20
 _BASE_MEMORY = 150 << 20
 """What the process needs before it holds a row: interpreter, Arrow, DuckDB (measured)."""
 
-_SHARES = 6
+_SHARES = 9
 """A row group's Arrow bytes cost about this many times as much at the peak: rows pending, being parsed, being encoded,
 and what the allocators keep (measured on lineitem)."""
 
@@ -56,7 +56,7 @@ def row_group_bytes(limits: Limits) -> int:
 
 
 def readers_that_fit(limits: Limits) -> int:
-    """How many readers the memory limit allows before row groups would fall below 8 MB."""
+    """How many readers the memory limit allows before row groups would fall below 4 MB."""
     return max(1, min(limits.parallel, (limits.memory - _BASE_MEMORY) // (_SHARES * _SMALLEST_GROUP)))
 
 

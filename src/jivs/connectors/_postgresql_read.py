@@ -95,7 +95,7 @@ def _copy_native(
     ended = False
     try:
         for buffer, _rows in native.gather(
-            pgconn.pgconn_ptr or 0,
+            pgconn.pgconn_ptr or 0,  # type: ignore[attr-defined] # in all implementations
             most_bytes=gate.limits.batch_bytes,
             most_rows=most_rows,
             heavy=gate.limits.heavy_row,
@@ -111,9 +111,9 @@ def _copy_native(
             while pgconn.get_copy_data(0)[0] > 0:
                 pass
         failure = None
-        while (result := pgconn.get_result()) is not None:
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                failure = result
+        while (rest := pgconn.get_result()) is not None:
+            if rest.status == pq.ExecStatus.FATAL_ERROR:
+                failure = rest
     if failure is not None and ended:
         raise errors.error_from_result(failure)
 

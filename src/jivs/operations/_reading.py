@@ -138,6 +138,7 @@ class Reading:
             part = self._read(plan, partition, step.epoch)
             runs.record(self.store, self.plan.run_id, part)
             self.pause("part recorded")
+            self._held.pop(partition.id, None)
             if not catalog.complete_step(self.plan.run_id, partition.id, step.epoch, part.rows):
                 raise FencedError(f"Partition {partition.id} has another owner now.")
             with self._lock:

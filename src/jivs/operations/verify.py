@@ -149,8 +149,8 @@ def _row_differences(store: Store, session: Session, table: TableState) -> list[
         added, removed, changed = diff.counts()
         if not added and not removed and not changed:
             message = (
-                "the source computes another fingerprint, but every row as read now equals the archive: the source's hash and "
-                "the driver disagree; report this"
+                "the source computes another fingerprint, but every row as read now equals the archive: the source's hash "
+                "and the driver disagree; report this"
             )
             return [Finding(code="hash-differs", severity=Severity.ERROR, object=table.label, message=message)]
         findings = [_differs(table, f"rows added: {added}, removed: {removed}, changed: {changed}")]

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 PASSWORD = secrets.token_urlsafe(12)
 _USER = "nobody"
@@ -231,7 +231,7 @@ class MariaServer(Server):
             return False
         return True
 
-    def connect(self, database: str, **more: object) -> object:
+    def connect(self, database: str, **more: object) -> Any:
         """A driver's connection."""
         import pymysql
 

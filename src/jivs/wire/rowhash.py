@@ -6,7 +6,9 @@ through ``canonical``.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Self
 
 import duckdb
@@ -24,12 +26,20 @@ _WIDE = 200
 """Columns joined by one ``concat``; wider rows nest them, for engines bound their argument lists."""
 
 
+@cache
+def _shared_engine() -> duckdb.DuckDBPyConnection:
+    """One engine for all hashers: each has its own connection, but an engine of its own would cost 25 MB."""
+    engine = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "256MB", "temp_directory": ""})
+    atexit.register(engine.close)
+    return engine
+
+
 class RowHasher:
     """Hashes batches of one table. Belongs to one thread; close it after use."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = tuple(columns)
-        self._engine = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "256MB", "temp_directory": ""})
+        self._engine = _shared_engine().cursor()
 
     def __enter__(self) -> Self:
         return self
