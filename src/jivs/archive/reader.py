@@ -49,7 +49,7 @@ def batches(
     offset = 0
     try:
         with store.open(segment.path) as handle, pq.ParquetFile(handle, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(batch_size=_batch_rows(file)):
+            for batch in file.iter_batches(batch_size=_batch_rows(file), use_threads=False):
                 _require_columns(batch, table.columns, segment)
                 last = offset + batch.num_rows
                 overrides = {row - offset: cells[row] for row in cells if offset <= row < last}

@@ -232,25 +232,25 @@ def _check_fingerprints(store: Store, table: TableState, work: _Work) -> None:
         work.error("unchecked", table.label, "its quarantine is damaged: the fingerprints cannot be computed")
         return
     cells = quarantined_cells(store, table)
-    with RowHasher(table.columns) as hasher:
-        for segment in table.segments:
-            if segment.path in work.bad:
-                continue
-            if not segment.fingerprint:
-                work.note("no-fingerprint", segment.path, f"{table.label}: extracted without --verify full")
-                continue
-            try:
-                found = segment_fingerprint(store, table, segment, cells.get(segment.sha256, {}), hasher)
-            except DamagedError as error:
-                work.error("changed", segment.path, f"{table.label}: {error.message}")
-                continue
-            if str(found) != segment.fingerprint or found.rows != segment.rows:
-                work.error(
-                    "values-differ",
-                    segment.path,
-                    f"{table.label}: fingerprint {found} over {found.rows} rows, the manifest has {segment.fingerprint} "
-                    f"over {segment.rows}",
-                )
+    hasher = RowHasher(table.columns)
+    for segment in table.segments:
+        if segment.path in work.bad:
+            continue
+        if not segment.fingerprint:
+            work.note("no-fingerprint", segment.path, f"{table.label}: extracted without --verify full")
+            continue
+        try:
+            found = segment_fingerprint(store, table, segment, cells.get(segment.sha256, {}), hasher)
+        except DamagedError as error:
+            work.error("changed", segment.path, f"{table.label}: {error.message}")
+            continue
+        if str(found) != segment.fingerprint or found.rows != segment.rows:
+            work.error(
+                "values-differ",
+                segment.path,
+                f"{table.label}: fingerprint {found} over {found.rows} rows, the manifest has {segment.fingerprint} "
+                f"over {segment.rows}",
+            )
 
 
 def segment_fingerprint(

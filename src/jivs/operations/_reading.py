@@ -184,10 +184,10 @@ class Reading:
             limits=self.job.limits,
         )
         try:
-            with RowHasher(plan.table.columns) as hasher:
-                self._stream(plan, partition, writer, hasher if full else None)
-                read = writer.fingerprint
-                archived = self._read_back(plan, partition, writer, hasher) if full else EMPTY
+            hasher = RowHasher(plan.table.columns)
+            self._stream(plan, partition, writer, hasher if full else None)
+            read = writer.fingerprint
+            archived = self._read_back(plan, partition, writer, hasher) if full else EMPTY
         except OSError as error:
             writer.abandon()
             raise _disk_error(self.store, error) from error

@@ -121,10 +121,10 @@ def _check_table(store: Store, session: Session, job: VerifyJob, table: TableSta
         return [_differs(table, f"{rows} rows in the source, {expected} in the archive")] if rows != expected else []
     found = session.fingerprint(now, {})
     cells = quarantined_cells(store, table)
-    with RowHasher(table.columns) as hasher:
-        mine = EMPTY
-        for segment in table.segments:
-            mine += proof.segment_fingerprint(store, table, segment, cells.get(segment.sha256, {}), hasher)
+    hasher = RowHasher(table.columns)
+    mine = EMPTY
+    for segment in table.segments:
+        mine += proof.segment_fingerprint(store, table, segment, cells.get(segment.sha256, {}), hasher)
     return [] if found == mine else _row_differences(store, session, table)
 
 

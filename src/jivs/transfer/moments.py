@@ -70,7 +70,7 @@ def parse(text: str, type_: ArchiveType) -> int | None:
     clock = _clock(match, digits)
     if clock is None:
         return None
-    value = (count * 86400 - _zone(match)) * unit + clock
+    value: int = (count * 86400 - _zone(match)) * unit + clock
     low, beyond = RANGE[type_.unit]
     return value if low <= value < beyond else None
 

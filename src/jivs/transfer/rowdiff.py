@@ -37,13 +37,13 @@ class RowDiff:
 
     def add(self, side: str, rows: Rows) -> None:
         """Add the rows of ``source`` or ``archive``."""
-        with RowHasher(self._columns) as whole, RowHasher(self._key or self._columns) as keyed:
-            for batch, overrides in rows:
-                hashes = whole.hashes(batch, overrides)
-                keys = keyed.hashes(batch) if self._key else hashes
-                self._engine.register("incoming", pa.table({"k": keys, "h": hashes}))
-                self._engine.execute(f"insert into {side} select k, h from incoming").fetchall()
-                self._engine.unregister("incoming")
+        whole, keyed = RowHasher(self._columns), RowHasher(self._key or self._columns)
+        for batch, overrides in rows:
+            hashes = whole.hashes(batch, overrides)
+            keys = keyed.hashes(batch) if self._key else hashes
+            self._engine.register("incoming", pa.table({"k": keys, "h": hashes}))
+            self._engine.execute(f"insert into {side} select k, h from incoming").fetchall()
+            self._engine.unregister("incoming")
 
     def counts(self) -> tuple[int, int, int]:
         """Rows only in the source, only in the archive, and in both with different values (0 without a key)."""
@@ -70,16 +70,16 @@ class RowDiff:
     def texts(self, rows: Rows, wanted: set[int]) -> dict[int, list[list[bytes | None]]]:
         """The canonical texts of the rows with these keys."""
         found: dict[int, list[list[bytes | None]]] = {}
-        with RowHasher(self._key or self._columns) as keyed:
-            for batch, overrides in rows:
-                keys = keyed.hashes(batch, None if self._key else overrides).to_pylist()
-                for row, key in enumerate(keys):
-                    if key in wanted:
-                        one = batch.slice(row, 1)
-                        texts = [column_texts(one, column)[0] for column in self._columns]
-                        for index, text in overrides.get(row, {}).items():
-                            texts[index] = text
-                        found.setdefault(key, []).append(texts)
+        keyed = RowHasher(self._key or self._columns)
+        for batch, overrides in rows:
+            keys = keyed.hashes(batch, None if self._key else overrides).to_pylist()
+            for row, key in enumerate(keys):
+                if key in wanted:
+                    one = batch.slice(row, 1)
+                    texts = [column_texts(one, column)[0] for column in self._columns]
+                    for index, text in overrides.get(row, {}).items():
+                        texts[index] = text
+                    found.setdefault(key, []).append(texts)
         return found
 
     def sentence(self, source: list[list[bytes | None]], archive: list[list[bytes | None]]) -> str:

@@ -7,9 +7,11 @@ through ``canonical``.
 from __future__ import annotations
 
 import atexit
+import os
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -26,29 +28,36 @@ _WIDE = 200
 """Columns joined by one ``concat``; wider rows nest them, for engines bound their argument lists."""
 
 
+_local = threading.local()
+
+
 @cache
-def _shared_engine() -> duckdb.DuckDBPyConnection:
-    """One engine for all hashers: each has its own connection, but an engine of its own would cost 25 MB."""
+def _engine() -> duckdb.DuckDBPyConnection:
     engine = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "256MB", "temp_directory": ""})
     atexit.register(engine.close)
     return engine
 
 
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """As many hashing threads as cores, for all readers: each thread that hashes keeps 40 MB."""
+    _engine()
+    return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="hash")
+
+
+def _connection() -> duckdb.DuckDBPyConnection:
+    """The calling thread's connection to the shared engine."""
+    if not hasattr(_local, "connection"):
+        _local.connection = _engine().cursor()
+    connection: duckdb.DuckDBPyConnection = _local.connection
+    return connection
+
+
 class RowHasher:
-    """Hashes batches of one table. Belongs to one thread; close it after use."""
+    """Hashes batches of one table; may be shared by threads."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = tuple(columns)
-        self._engine = _shared_engine().cursor()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._engine.close()
 
     def fingerprint(self, batch: pa.RecordBatch, overrides: Overrides | None = None) -> Fingerprint:
         """The fingerprint of a batch in archive form, companion columns included."""
@@ -60,8 +69,7 @@ class RowHasher:
             batch = batch.filter(pa.array([row not in overrides for row in range(batch.num_rows)]))
         if batch.num_rows == 0:
             return special
-        expression = self._bind(batch)
-        rows, hashed, total = self._row(f"select count(*), count(h), sum(h) from (select {expression} as h from batch)")
+        rows, hashed, total = _pool().submit(self._sum, batch).result()
         if rows != hashed or rows != batch.num_rows:
             raise AssertionError(f"{rows} rows, {hashed} hashes, {batch.num_rows} in the batch")
         return special + Fingerprint.of(rows, total)
@@ -70,8 +78,7 @@ class RowHasher:
         """The hash of each row, in order, as int64."""
         if batch.num_rows == 0:
             return pa.array([], pa.int64())
-        expression = self._bind(batch)
-        result = self._engine.sql(f"select {expression} as h from batch").to_arrow_table().column(0).combine_chunks()
+        result = _pool().submit(self._each, batch).result()
         if overrides:
             values = result.to_pylist()
             for row, cells in overrides.items():
@@ -89,9 +96,15 @@ class RowHasher:
             texts[index] = text
         return row_hash(texts)
 
-    def _row(self, query: str) -> tuple[Any, ...]:
-        rows: list[tuple[Any, ...]] = self._engine.execute(query).fetchall()
+    def _sum(self, batch: pa.RecordBatch) -> tuple[int, int, int]:
+        expression = self._bind(batch)
+        query = f"select count(*), count(h), sum(h) from (select {expression} as h from batch)"
+        rows: list[tuple[int, int, int]] = _connection().execute(query).fetchall()
         return rows[0]
+
+    def _each(self, batch: pa.RecordBatch) -> pa.Array:
+        expression = self._bind(batch)
+        return _connection().sql(f"select {expression} as h from batch").to_arrow_table().column(0).combine_chunks()
 
     def _bind(self, batch: pa.RecordBatch) -> str:
         """Register the batch in plain form as ``batch``; the expression of a row's hash over it."""
@@ -120,7 +133,7 @@ class RowHasher:
                 special = f"case x{index} when 'infinity' then 'inf' when '-infinity' then '-inf' else x{index} end"
                 text = f"coalesce({special}, {text})"
             pieces.append(_piece(text, long=_may_be_long(array, column)))
-        self._engine.register("batch", pa.Table.from_arrays(arrays, names=names))
+        _connection().register("batch", pa.Table.from_arrays(arrays, names=names))
         return f"('0x' || substr(md5({_concat(pieces)}), 18, 15))::BIGINT"
 
 
