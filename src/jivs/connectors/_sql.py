@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from jivs.domain.schema import Column
-from jivs.domain.source import secret_option
-from jivs.errors import JivsError, UsageError
+from jivs.errors import SnapshotLostError, UsageError
 from jivs.ports.connector import Narrowing
 
+_POLL_SECONDS = 0.2
 Connection = TypeVar("Connection")
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,16 +22,17 @@ Model = TypeVar("Model", bound=BaseModel)
 class Connections(Generic[Connection]):
     """At most ``most`` connections at once; ``lease`` waits for a free one, opens one, or gives an idle one again.
 
-    A connection whose user raised an error is closed, not given again.
+    A connection whose user raised an error is closed, not given again. ``fixed``: only adopted connections are used, for
+    none can join their snapshot; when the last of them is lost, SnapshotLostError is raised.
     """
 
     def __init__(
-        self, most: int, opener: Callable[[], Connection], closer: Callable[[Connection], None], shared: bool = False
+        self, most: int, opener: Callable[[], Connection], closer: Callable[[Connection], None], *, fixed: bool = False
     ) -> None:
-        self._slots = threading.BoundedSemaphore(max(1, most))
+        self._slots = threading.Semaphore(max(1, most))
         self._opener = opener
         self._closer = closer
-        self._keep_on_error = shared
+        self._fixed = fixed
         self._idle: list[Connection] = []
         self._all: list[Connection] = []
         self._lock = threading.Lock()
@@ -40,22 +41,33 @@ class Connections(Generic[Connection]):
     @contextmanager
     def lease(self) -> Iterator[Connection]:
         """A connection for the duration of the block."""
-        with self._slots:
-            with self._lock:
-                connection = self._idle.pop() if self._idle else None
-            if connection is None:
-                connection = self._opener()
-                with self._lock:
-                    self._all.append(connection)
-            try:
-                yield connection
-            except BaseException:
-                if not self._keep_on_error:
-                    self._drop(connection)
-                else:
-                    self._give_back(connection)
-                raise
-            self._give_back(connection)
+        connection = self._take()
+        try:
+            yield connection
+        except BaseException:
+            self._drop(connection)
+            raise
+        self._give_back(connection)
+
+    def _take(self) -> Connection:
+        while not self._slots.acquire(timeout=_POLL_SECONDS):
+            self._require_survivors()
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        try:
+            self._require_survivors()
+            connection = self._opener()
+        except BaseException:
+            self._slots.release()
+            raise
+        with self._lock:
+            self._all.append(connection)
+        return connection
+
+    def _require_survivors(self) -> None:
+        if self._fixed and not self._all:
+            raise SnapshotLostError("All connections that see the run's snapshot are gone. Go on with --resume.")
 
     def adopt(self, connection: Connection) -> None:
         """Add an open connection to the idle ones."""
@@ -78,16 +90,20 @@ class Connections(Generic[Connection]):
 
     def _give_back(self, connection: Connection) -> None:
         with self._lock:
-            if not self._closed:
+            closed = self._closed
+            if not closed:
                 self._idle.append(connection)
-                return
-        self._closer(connection)
+        if closed:
+            self._closer(connection)
+        self._slots.release()
 
     def _drop(self, connection: Connection) -> None:
         with self._lock:
             if connection in self._all:
                 self._all.remove(connection)
         self._closer(connection)
+        if not self._fixed:
+            self._slots.release()
 
 
 def parse_options(model: type[Model], given: dict[str, str], kind: str) -> Model:
@@ -130,13 +146,3 @@ def refuse_duplicates(columns: Sequence[Column], table: str) -> list[Column]:
             raise UsageError(f"Query {table} gives two columns named {column.name}: give them different names with AS.")
         seen.add(column.name)
     return [replace(column) for column in columns]
-
-
-def shown_options(options: dict[str, str]) -> dict[str, str]:
-    """Options with the secret ones starred out."""
-    return {name: "***" if secret_option(name) else value for name, value in options.items()}
-
-
-def passed_on(error: BaseException) -> bool:
-    """Whether an error is already one of ours."""
-    return isinstance(error, JivsError)

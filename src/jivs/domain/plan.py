@@ -90,6 +90,7 @@ class TablePlan:
             "estimated_bytes": table.estimated_bytes,
             "ddl": table.ddl,
             "notes": list(table.notes),
+            "in_snapshot": table.in_snapshot,
             "partitions": [partition.to_json() for partition in self.partitions],
             "base": self.base,
             "snapshot": self.snapshot,
@@ -106,6 +107,7 @@ class TablePlan:
             estimated_bytes=data["estimated_bytes"],
             ddl=data["ddl"],
             notes=tuple(data["notes"]),
+            in_snapshot=data["in_snapshot"],
         )
         partitions = tuple(Partition.from_json(partition) for partition in data["partitions"])
         return cls(table=table, partitions=partitions, base=data["base"], snapshot=data["snapshot"])

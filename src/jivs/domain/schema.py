@@ -159,7 +159,8 @@ class Table:
     """A table as its source describes it, with the archive's columns chosen by the connector's type map.
 
     ``estimated_rows`` and ``estimated_bytes`` are the source's guesses, -1 where it has none. ``ddl`` is the source's
-    own description, kept verbatim. ``notes`` are sentences about what is particular (not transactional, ...).
+    own description, kept verbatim. ``notes`` are sentences about what is particular; ``in_snapshot`` is False where the
+    storage ignores snapshots.
     """
 
     name: TableName
@@ -170,6 +171,7 @@ class Table:
     estimated_bytes: int = -1
     ddl: str = ""
     notes: tuple[str, ...] = ()
+    in_snapshot: bool = True
 
     def same_structure(self, other: Table) -> bool:
         """Whether the columns have the same names, types and order."""

@@ -268,7 +268,7 @@ def _judge(reading: Reading, table_plan: TablePlan, snapshot: Snapshot) -> tuple
         level=level.value,
         verdict="differs" if reasons else ("archived" if level is Level.NONE else "verified"),
         snapshot=table_plan.snapshot,
-        one_snapshot=snapshot.one,
+        one_snapshot=snapshot.one and table_plan.table.in_snapshot,
         source_rows=end.source_rows,
         source_fingerprint=str(source) if source else "",
         read_fingerprint=str(read) if read else "",

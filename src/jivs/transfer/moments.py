@@ -13,10 +13,12 @@ _MOMENT = re.compile(rf"{_DATE}(?:[ T]{_CLOCK})?{_ZONE}?(?P<bc> BC)?", re.ASCII)
 _TIME = re.compile(_CLOCK, re.ASCII)
 _MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
+_YEAR = r"^(\d{3}[1-9]|\d\d[1-9]\d|\d[1-9]\d\d|[1-9]\d{3})"
+
 ORDINARY = {
-    Kind.DATE: r"^\d{4}-\d\d-\d\d$",
+    Kind.DATE: _YEAR + r"-\d\d-\d\d$",
     Kind.TIME: r"^([01]\d|2[0-3]):[0-5]\d:[0-5]\d([.]\d{1,6})?$",
-    Kind.TIMESTAMP: r"^\d{4}-\d\d-\d\d[ T]([01]\d|2[0-3]):[0-5]\d:[0-5]\d([.]\d{1,6})?$",
+    Kind.TIMESTAMP: _YEAR + r"-\d\d-\d\d[ T]([01]\d|2[0-3]):[0-5]\d:[0-5]\d([.]\d{1,6})?$",
 }
 """Texts that Arrow's own cast reads exactly, if the day exists (RE2 syntax; for timestamps without their zone)."""
 
@@ -47,7 +49,8 @@ def parse(text: str, type_: ArchiveType) -> int | None:
     """The count that the archive holds for a date, time or timestamp in ISO form; None if the type cannot hold it.
 
     Days, microseconds since midnight, or units since 1970-01-01 00:00 (UTC if zoned). What is no existing day or time of
-    day, and what lies out of range, gives None: the caller keeps it as text.
+    day, what lies out of range, and the year 0000 (a zero date of MySQL; 1 BC elsewhere is written with BC) gives None:
+    the caller keeps it as text.
     """
     if type_.kind is Kind.TIME:
         match = _TIME.fullmatch(text)
@@ -58,6 +61,8 @@ def parse(text: str, type_: ArchiveType) -> int | None:
     year, month, day = int(match["sign"] + match["year"]), int(match["month"]), int(match["day"])
     if match["bc"]:
         year = 1 - year
+    elif year == 0:
+        return None
     if not 1 <= month <= 12 or not 1 <= day <= _MONTH_DAYS[month - 1] or (month == 2 and day == 29 and not _leap(year)):
         return None
     count = days(year, month, day)
@@ -66,7 +71,7 @@ def parse(text: str, type_: ArchiveType) -> int | None:
     if match["hour"] is None:
         return None
     digits = 9 if type_.unit == "ns" else 6
-    unit = int(10**digits)
+    unit: int = 10**digits
     clock = _clock(match, digits)
     if clock is None:
         return None

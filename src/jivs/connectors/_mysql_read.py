@@ -1,0 +1,97 @@
+"""Reading from MySQL and MariaDB: rows of bytes off the text protocol, in groups of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from jivs.connectors._mysql_types import Rule
+from jivs.domain.quarantine import QuarantinedValue
+from jivs.domain.source import Limits
+from jivs.errors import RowTooLargeError
+from jivs.ports.connector import Chunk, Pace
+
+_ROWS = 16 << 10
+Row = tuple[bytes | None, ...]
+
+
+def stream(connection: Any, statement: str, widest: int, limits: Limits, pace: Pace) -> Iterator[list[Row]]:
+    """Rows of a statement. ``widest`` bounds a row's bytes; -1: unbounded, so each row is weighed.
+
+    Left early, the caller has to drop the connection: draining would read all the rest.
+    """
+    from pymysql.cursors import SSCursor
+
+    most = min(limits.batch_rows or _ROWS, _ROWS)
+    if pace.rate:
+        most = min(most, pace.step)
+    cursor = SSCursor(connection)
+    cursor.execute(statement)
+    if widest >= 0:
+        most = max(1, min(most, limits.batch_bytes // max(1, widest)))
+        while True:
+            pace.take(most)
+            rows = list(cursor.fetchmany(most))
+            if not rows:
+                break
+            yield rows
+    else:
+        yield from _weighed(cursor, most, limits, pace)
+    cursor.close()
+
+
+def _weighed(cursor: Any, most: int, limits: Limits, pace: Pace) -> Iterator[list[Row]]:
+    rows: list[Row] = []
+    size = 0
+    while True:
+        pace.take(1)
+        row = cursor.fetchone()
+        if row is None:
+            break
+        rows.append(row)
+        size += weight(row)
+        if size >= limits.batch_bytes or len(rows) >= most:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def weight(row: Row) -> int:
+    """Bytes of a row's values."""
+    return sum(map(len, filter(None, row)))
+
+
+def refuse_larger(size: int, limits: Limits, table: str) -> None:
+    """Raise RowTooLargeError for a row that the memory limit does not allow."""
+    if size > limits.largest_row:
+        memory = limits.memory >> 20
+        raise RowTooLargeError(
+            f"A row of {table} has {size >> 20} MB, more than an eighth of the memory limit ({memory} MB): set "
+            f"JIVS_EXTRACTION__MEMORY_LIMIT to at least {(size * 8 >> 20) + 1}MB."
+        )
+
+
+def chunk(rows: list[Row], rules: Sequence[Rule]) -> Chunk:
+    """Columns from rows of bytes; what the server could not convert goes to quarantine with its stored bytes."""
+    cells = list(zip(*rows, strict=True))
+    arrays: list[pa.Array] = []
+    poison: list[QuarantinedValue] = []
+    position = 0
+    for index, chosen in enumerate(rules):
+        array = pa.array(cells[position], pa.binary())
+        position += 1
+        if chosen.raw:
+            poison += [
+                QuarantinedValue(
+                    row=row, column=index, original=raw, canonical=raw, reason="does not convert to UTF-8 and back"
+                )
+                for row, raw in enumerate(cells[position])
+                if raw is not None
+            ]
+            position += 1
+        arrays.append(chosen.decode(array) if chosen.decode else array)
+    names = [f"c{index}" for index in range(len(arrays))]
+    return Chunk(batch=pa.RecordBatch.from_arrays(arrays, names=names), values=tuple(poison))
