@@ -89,7 +89,8 @@ def _clock(match: re.Match[str], digits: int) -> int | None:
     fraction = match["fraction"] or ""
     if hour > 23 or minute > 59 or second > 59 or len(fraction.rstrip("0")) > digits:
         return None
-    return ((hour * 60 + minute) * 60 + second) * 10**digits + int(fraction[:digits].ljust(digits, "0"))
+    unit: int = 10**digits
+    return ((hour * 60 + minute) * 60 + second) * unit + int(fraction[:digits].ljust(digits, "0"))
 
 
 def _zone(match: re.Match[str]) -> int:
