@@ -14,12 +14,15 @@ from jivs.cli.progress import Meter, Style
 from jivs.cli.selecting import (
     ColumnsOption,
     ExcludeOption,
+    InferOption,
     QueryOption,
     SourceNameOption,
     TableOption,
     ToOption,
+    TypesOption,
     UrlArgument,
     WhereOption,
+    file_options,
     selection,
 )
 from jivs.domain.plan import Level
@@ -37,6 +40,8 @@ def extract(
     columns: ColumnsOption = None,
     where: WhereOption = "",
     source_name: SourceNameOption = "",
+    infer: InferOption = False,
+    types: TypesOption = "",
     verify: Annotated[Level, typer.Option("--verify", help="What is compared with the source.")] = Level.COUNT,
     parallel: Annotated[int | None, typer.Option("--parallel", min=1, max=64, help="Readers at once.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Ceiling of rows per batch.")] = None,
@@ -73,6 +78,7 @@ def extract(
             limits=limits,
             level=verify,
             source_name=source_name,
+            options=file_options(infer, types),
             resume=resume,
         )
 

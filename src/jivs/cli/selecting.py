@@ -20,7 +20,16 @@ QueryOption = Annotated[
 ]
 ColumnsOption = Annotated[str | None, typer.Option("--columns", help="Only these columns: a,b,c.")]
 WhereOption = Annotated[str, typer.Option("--where", help="Only rows that meet this condition, in the source's SQL.")]
+InferOption = Annotated[
+    bool, typer.Option("--infer", help="Files: choose types of CSV columns from a pass over the whole file.")
+]
+TypesOption = Annotated[str, typer.Option("--types", help="Files: types of CSV columns, id:int64,price:decimal(10;2).")]
 SourceNameOption = Annotated[str, typer.Option("--source-name", help="Name of the source in the archive.")]
+
+
+def file_options(infer: bool, types: str) -> dict[str, str]:
+    """The options of the URL that --infer and --types stand for."""
+    return {**({"infer": "true"} if infer else {}), **({"types": types} if types else {})}
 
 
 def selection(

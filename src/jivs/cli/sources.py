@@ -10,12 +10,15 @@ from jivs.cli.frame import Output, OutputOption, build_app, clear_errors, consol
 from jivs.cli.selecting import (
     ColumnsOption,
     ExcludeOption,
+    InferOption,
     QueryOption,
     SourceNameOption,
     TableOption,
     ToOption,
+    TypesOption,
     UrlArgument,
     WhereOption,
+    file_options,
     selection,
 )
 
@@ -79,6 +82,8 @@ def plan(
     columns: ColumnsOption = None,
     where: WhereOption = "",
     source_name: SourceNameOption = "",
+    infer: InferOption = False,
+    types: TypesOption = "",
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Show what an extraction would read, in which partitions; reads no rows."""
@@ -93,6 +98,7 @@ def plan(
             selection=selection(table, exclude, query, columns, where),
             limits=app.limits,
             source_name=source_name,
+            options=file_options(infer, types),
         )
         planned = run(app, job)
         if output is Output.JSON:

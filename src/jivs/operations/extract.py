@@ -44,6 +44,7 @@ class Opened:
 def prepare(app: App, job: ExtractJob) -> Opened:
     """Take the job's URL apart and find its connector. Nothing is connected yet."""
     address = app.address(job.url)
+    address = replace(address, options={**address.options, **job.options})
     connector = app.connector(address)
     label = job.source_name or connector.label(address)
     limits = replace(job.limits, parallel=planning.readers(job.limits))

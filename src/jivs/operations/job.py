@@ -15,7 +15,9 @@ PARTITION_BYTES = 128 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractJob:
-    """One extraction, as asked for. ``stop`` is set by whoever wants it to end early."""
+    """One extraction, as asked for. ``options`` are added to those of the URL; ``stop`` is set by whoever wants it to end
+    early.
+    """
 
     url: str
     archive: str
@@ -24,6 +26,7 @@ class ExtractJob:
     level: Level = Level.COUNT
     source_name: str = ""
     resume: bool = False
+    options: dict[str, str] = field(default_factory=dict)
     partition_bytes: int = PARTITION_BYTES
     stop: threading.Event = field(default_factory=threading.Event)
 

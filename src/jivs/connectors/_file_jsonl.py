@@ -1,0 +1,201 @@
+"""JSON Lines: one object a line; numbers and nested values keep the text they were written with."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from pathlib import Path
+
+import pyarrow as pa
+
+from jivs.connectors._file_text import Encoding, find_encoding, lines
+from jivs.domain.quarantine import QuarantinedRow
+from jivs.domain.schema import ArchiveType, Column, Fidelity, Kind
+from jivs.domain.source import Limits
+from jivs.ports.connector import Chunk
+
+_ROWS = 16 << 10
+_SPACE = re.compile(r"[ \t\r\n]*")
+_INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
+Cell = tuple[str, str]
+"""Class and text of a value: string, integer, number, bool, null, json."""
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def parse_object(text: str) -> dict[str, Cell]:
+    """The members of an object with the text of their values. Raises ValueError: no object, a key twice, or no JSON."""
+    position = _skip(text, 0)
+    if text[position : position + 1] != "{":
+        raise ValueError("not a JSON object")
+    out: dict[str, Cell] = {}
+    position = _skip(text, position + 1)
+    if text[position : position + 1] == "}":
+        return _ended(text, position + 1, out)
+    while True:
+        if text[position : position + 1] != '"':
+            raise ValueError("not a JSON object")
+        key, position = scanstring(text, position + 1, True)
+        position = _skip(text, position)
+        if text[position : position + 1] != ":":
+            raise ValueError("not a JSON object")
+        start = _skip(text, position + 1)
+        value, position = _DECODER.raw_decode(text, start)
+        if key in out:
+            raise ValueError(f"the key {key!r} occurs twice")
+        out[key] = _cell(value, text[start:position])
+        position = _skip(text, position)
+        mark = text[position : position + 1]
+        if mark == "}":
+            return _ended(text, position + 1, out)
+        if mark != ",":
+            raise ValueError("not a JSON object")
+        position = _skip(text, position + 1)
+
+
+def _ended(text: str, position: int, out: dict[str, Cell]) -> dict[str, Cell]:
+    if _skip(text, position) != len(text):
+        raise ValueError("something follows the JSON object")
+    return out
+
+
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    assert match is not None
+    return match.end()
+
+
+def _cell(value: object, raw: str) -> Cell:
+    if value is None:
+        return "null", ""
+    if isinstance(value, str):
+        return "string", value
+    if isinstance(value, bool):
+        return "bool", raw
+    if isinstance(value, (int, float)):
+        fits = _INTEGER.fullmatch(raw) and raw != "-0" and isinstance(value, int) and -(2**63) <= value < 2**63
+        return "integer" if fits else "number", raw
+    return "json", raw
+
+
+class JsonLines:
+    """One JSON Lines file. A pass over the whole file finds the keys and what their values are."""
+
+    def __init__(self, path: Path, encoding: str, limits: Limits) -> None:
+        self._path = path
+        self._limits = limits
+        self.encoding: Encoding = find_encoding(path, encoding)
+        self._classes: dict[str, set[str]] = {}
+        total = 0
+        seen: dict[str, int] = {}
+        for item in self._records():
+            if isinstance(item, QuarantinedRow):
+                continue
+            total += 1
+            for key, (class_, _) in item.items():
+                self._classes.setdefault(key, set()).add(class_)
+                seen[key] = seen.get(key, 0) + 1
+        for key, count in seen.items():
+            if count < total:
+                self._classes[key].add("absent")
+
+    def columns(self) -> list[Column]:
+        """A column for each key, in order of appearance; where one type does not hold all, text and ``<key>__class``."""
+        out: list[Column] = []
+        for key, classes in self._classes.items():
+            kind, tagged = self._choice(classes)
+            logical = {frozenset({"number"}): "decimal", frozenset({"integer", "number"}): "decimal"}.get(
+                frozenset(classes - {"null", "absent"}), "json" if classes & {"json"} else ""
+            )
+            out.append(
+                _column(key, kind, "json", Fidelity.TEXT if kind is Kind.TEXT and logical else Fidelity.EXACT, logical)
+            )
+            if tagged:
+                out.append(_column(self._class_column(key), Kind.TEXT, "class", Fidelity.EXACT, ""))
+        return out
+
+    def _class_column(self, key: str) -> str:
+        name = f"{key}__class"
+        while name in self._classes:
+            name += "_"
+        return name
+
+    @staticmethod
+    def _choice(classes: set[str]) -> tuple[Kind, bool]:
+        """The kind for a key, and whether the class has to stand beside it to lose nothing."""
+        values = classes - {"null", "absent"}
+        missing_twice = {"null", "absent"} <= classes
+        if values == {"integer"}:
+            return Kind.INT64, missing_twice
+        if values == {"bool"}:
+            return Kind.BOOL, missing_twice
+        plain = not values or values in ({"string"}, {"json"}) or values <= {"integer", "number"}
+        return Kind.TEXT, missing_twice or not plain
+
+    def read(self, columns: Sequence[Column]) -> Iterator[Chunk]:
+        """The rows; a member that is absent or null is NULL."""
+        keys: list[tuple[str, bool]] = []
+        tags = {self._class_column(key): key for key in self._classes}
+        for column in columns:
+            keys.append((column.name, False) if column.name in self._classes else (tags[column.name], True))
+        most = min(self._limits.batch_rows or _ROWS, _ROWS)
+        rows: list[dict[str, Cell]] = []
+        rejected: list[QuarantinedRow] = []
+        size = 0
+        for item in self._records():
+            if isinstance(item, QuarantinedRow):
+                rejected.append(item)
+                size += len(item.original)
+            else:
+                rows.append(item)
+                size += sum(len(text) for _, text in item.values())
+            if len(rows) + len(rejected) >= most or size >= self._limits.batch_bytes:
+                yield _chunk(rows, keys, rejected)
+                rows, rejected, size = [], [], 0
+        if rows or rejected:
+            yield _chunk(rows, keys, rejected)
+
+    def count(self) -> int:
+        """Lines with content, those that cannot be parsed included."""
+        return sum(1 for _ in self._records())
+
+    def _records(self) -> Iterator[dict[str, Cell] | QuarantinedRow]:
+        for number, line in enumerate(lines(self._path, self.encoding, self._limits), start=1):
+            if line.valid and not line.text.strip(" \t\r\n"):
+                continue
+            if not line.valid:
+                yield QuarantinedRow(line=number, original=line.raw, reason="not valid in the file's encoding")
+                continue
+            try:
+                yield parse_object(line.text)
+            except (ValueError, RecursionError) as error:
+                reason = str(error) if type(error) is ValueError else "not JSON"
+                yield QuarantinedRow(line=number, original=line.raw, reason=reason)
+
+
+def _column(name: str, kind: Kind, source: str, fidelity: Fidelity, logical: str) -> Column:
+    return Column(name=name, field=name, type=ArchiveType(kind=kind), source_type=source, fidelity=fidelity, logical=logical)
+
+
+def _chunk(rows: list[dict[str, Cell]], keys: Sequence[tuple[str, bool]], rejected: list[QuarantinedRow]) -> Chunk:
+    arrays = []
+    absent: Cell = ("absent", "")
+    for key, tag in keys:
+        cells = [row.get(key, absent) for row in rows]
+        values: list[bytes | None]
+        if tag:
+            values = [class_.encode() for class_, _ in cells]
+        else:
+            values = [
+                None if class_ in {"null", "absent"} else text.encode("utf-8", "surrogatepass") for class_, text in cells
+            ]
+        arrays.append(pa.array(values, pa.binary()))
+    names = [f"c{index}" for index in range(len(arrays))]
+    return Chunk(batch=pa.RecordBatch.from_arrays(arrays, names=names), rows=tuple(rejected))

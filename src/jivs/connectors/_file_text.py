@@ -1,0 +1,158 @@
+"""Text files: compression, encoding, lines with their numbers and original bytes."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from jivs.domain.source import Limits
+from jivs.errors import IntegrityError, RowTooLargeError, UsageError
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+_BLOCK = 1 << 20
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_UNDEFINED_IN_CP1252 = bytes((0x81, 0x8D, 0x8F, 0x90, 0x9D))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """An encoding, and how it is known: ``stated``, ``byte order mark`` or ``detected``."""
+
+    name: str
+    how: str
+    mark: int = 0
+
+    @property
+    def wide(self) -> bool:
+        """Whether a line feed is more than one byte."""
+        return self.name.startswith("utf-16")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line without its bytes lost: ``text`` decoded (undecodable bytes as surrogates), ``raw`` as in the file."""
+
+    text: str
+    raw: bytes
+    valid: bool
+
+
+def compression_of(path: Path) -> str:
+    """The compression that a name's ending stands for; empty for none."""
+    return COMPRESSIONS.get(path.suffix.lower(), "")
+
+
+def open_file(path: Path) -> BinaryIO:
+    """The file's content, decompressed."""
+    try:
+        compression = compression_of(path)
+        return pa.input_stream(str(path), compression=compression or None, buffer_size=_BLOCK)  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}. Check its permissions.") from None
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """The content in pieces. Raises IntegrityError where the compressed data is damaged or ends early."""
+    with open_file(path) as file:
+        while True:
+            try:
+                block = file.read(_BLOCK)
+            except OSError as error:
+                raise IntegrityError(f"{path} is damaged or truncated: its compressed data cannot be read.") from error
+            if not block:
+                return
+            yield block
+
+
+def find_encoding(path: Path, stated: str) -> Encoding:
+    """The stated encoding, that of the byte order mark, or a detected one (a pass over the whole file).
+
+    Detected is UTF-8 wherever most of what is not ASCII is valid UTF-8 (the rest goes to quarantine), otherwise cp1252, or
+    latin1 if bytes occur that cp1252 does not define.
+    """
+    head = next(blocks(path), b"")[:4]
+    for mark, name in _BOMS:
+        if head.startswith(mark):
+            return Encoding(name=name, how="byte order mark", mark=len(mark))
+    if stated:
+        try:
+            name = codecs.lookup(stated).name
+        except LookupError:
+            raise UsageError(f"Unknown encoding {stated!r}. Use utf-8, utf-16, cp1252 or latin1.") from None
+        if name == "utf-16":
+            name = "utf-16-le"
+        return Encoding(name=name, how="stated")
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    valid = invalid = 0
+    undefined = False
+    for block in blocks(path):
+        if block.isascii():
+            continue
+        text = decoder.decode(block)
+        bad = text.count("\ufffd")
+        invalid += bad
+        valid += sum(1 for character in text if character > "\x7f") - bad
+        undefined = undefined or any(byte in block for byte in _UNDEFINED_IN_CP1252)
+    if valid >= invalid:
+        return Encoding(name="utf-8", how="detected")
+    return Encoding(name="latin-1" if undefined else "cp1252", how="detected")
+
+
+def lines(path: Path, encoding: Encoding, limits: Limits) -> Iterator[Line]:
+    """The lines with their ends, in constant memory. Raises RowTooLargeError for one above the limit."""
+    newline = "\n".encode(encoding.name)
+    width = len(newline)
+    rest = b""
+    skip = encoding.mark
+    for block in blocks(path):
+        data = rest + block
+        if skip:
+            data, skip = data[skip:], 0
+        start = 0
+        while (end := _find(data, newline, start, width)) >= 0:
+            raw = data[start : end + width]
+            start = end + width
+            yield _line(raw, encoding)
+        rest = data[start:]
+        if len(rest) > limits.largest_row:
+            raise RowTooLargeError(
+                f"A line of {path.name} has more than {limits.largest_row >> 20} MB, an eighth of the memory limit: raise "
+                "JIVS_EXTRACTION__MEMORY_LIMIT."
+            )
+    if rest:
+        yield _line(rest, encoding)
+
+
+def _find(data: bytes, newline: bytes, start: int, width: int) -> int:
+    position = data.find(newline, start)
+    while width > 1 and position >= 0 and (position - start) % width:
+        position = data.find(newline, position + 1)
+    return position
+
+
+def _line(raw: bytes, encoding: Encoding) -> Line:
+    try:
+        return Line(raw.decode(encoding.name), raw, True)
+    except UnicodeDecodeError:
+        if encoding.name == "utf-8":
+            return Line(raw.decode("utf-8", "surrogateescape"), raw, True)
+        return Line("", raw, False)
+
+
+def cell_bytes(text: str) -> bytes:
+    """A cell in UTF-8; bytes that were not decodable as they were."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape")
