@@ -15,7 +15,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class NativeHook(BuildHookInterface):
     """Adds ``jivs/wire/_native.so`` to the wheel."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
         source = Path(self.root, "src/jivs/wire/_native.c")
         target = source.with_suffix(".so")
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -24,7 +24,8 @@ class NativeHook(BuildHookInterface):
             self.app.display_warning("no C compiler: jivs is built without its native part")
             return
         flags = ["-O2", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=default"]
-        done = subprocess.run([compiler, *flags, str(source), "-o", str(target)], check=False)
+        command = [compiler, *flags, str(source), "-o", str(target)]
+        done = subprocess.run(command, check=False)  # noqa: S603 - the compiler that the builder chose
         if done.returncode:
             self.app.display_warning("the native part did not compile: jivs is built without it")
             return

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jivs import __version__
-from jivs.cli import archives, extract, sources
+from jivs.cli import archives, config, demo, extract, sources
 
 app = typer.Typer(
     name="jivs",
@@ -20,7 +20,10 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"jivs {__version__}")
+        from jivs.wire import native
+
+        path = "compiled readers" if native.available() else "pure Python readers: install with a C compiler for speed"
+        print(f"jivs {__version__} ({path})")
         raise typer.Exit
 
 
@@ -31,8 +34,9 @@ def root(
     """Verified extraction of data."""
 
 
-for verb in (sources.discover, sources.plan, extract.extract, archives.verify, archives.inspect, archives.query):
+for verb in (demo.demo, sources.discover, sources.plan, extract.extract, archives.verify, archives.inspect, archives.query):
     app.command()(verb)
+app.add_typer(config.app, name="config")
 
 
 def main() -> None:

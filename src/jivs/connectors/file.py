@@ -63,7 +63,8 @@ class File:
     options: type[BaseModel] = Options
     type_map: Sequence[TypeRow] = (
         TypeRow(source="CSV", archive="text", fidelity="exact", note="leading zeros kept; what is no record: quarantine"),
-        TypeRow(source="CSV with infer or types", archive="int64, decimal(p,s), date, timestamp(us), bool", fidelity="exact"),
+        TypeRow(source="CSV with infer or types", archive="int64, decimal(p,s), date, timestamp(us), bool",
+                fidelity="exact"),
         TypeRow(source="JSON string", archive="text", fidelity="exact"),
         TypeRow(source="JSON integer within 64 bits", archive="int64", fidelity="exact"),
         TypeRow(source="other JSON numbers", archive="text", fidelity="text", note="as written"),

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Install what the tests start as servers and tools, where it is missing. They are never started by the system: the tests
+# start private ones, on loopback, as a user that is not root.
+set -euo pipefail
+packages=()
+compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || packages+=(postgresql)
+compgen -G '/usr/share/postgresql/*/extension/hstore.control' > /dev/null || packages+=(postgresql-contrib)
+[ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
+command -v openssl > /dev/null || packages+=(openssl)
+command -v cc > /dev/null || packages+=(gcc libc6-dev)
+[ "${#packages[@]}" -eq 0 ] && exit 0
+sudo=""; [ "$(id -u)" -eq 0 ] || sudo="sudo"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" > /dev/null
+  $sudo chmod 755 "$policy"
+  trap '$sudo rm -f "$policy"' EXIT
+fi
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get update -q
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${packages[@]}"
