@@ -23,11 +23,8 @@ NAN = 0x7FF8000000000000
 
 
 def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_of(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:

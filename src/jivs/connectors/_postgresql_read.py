@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ def copy(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: G
 def _copy_native(
     connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate, most_rows: int
 ) -> Iterator[Chunk]:
-    """The same through the compiled part. Left early, the COPY is cancelled and its stream drained."""
+    """The same through the compiled part. Left early, the COPY is cancelled; the caller has to drop the connection."""
     from psycopg import errors, pq
 
     pgconn = connection.pgconn
@@ -94,27 +95,24 @@ def _copy_native(
         raise errors.error_from_result(result)
     ended = False
     try:
-        for buffer, _rows in native.gather(
-            pgconn.pgconn_ptr or 0,  # type: ignore[attr-defined] # in all implementations
-            most_bytes=gate.limits.batch_bytes,
-            most_rows=most_rows,
-            heavy=gate.limits.heavy_row,
-            check=gate.check,
-        ):
-            yield decode(buffer, shape)
-        ended = True
-    except native.CopyFailedError:
+        with suppress(native.CopyFailedError):
+            for buffer, _rows in native.gather(
+                pgconn.pgconn_ptr or 0,  # type: ignore[attr-defined] # in all implementations
+                most_bytes=gate.limits.batch_bytes,
+                most_rows=most_rows,
+                heavy=gate.limits.heavy_row,
+                check=gate.check,
+            ):
+                yield decode(buffer, shape)
         ended = True
     finally:
         if not ended:
             connection.cancel_safe(timeout=5)
-            while pgconn.get_copy_data(0)[0] > 0:
-                pass
-        failure = None
-        while (rest := pgconn.get_result()) is not None:
-            if rest.status == pq.ExecStatus.FATAL_ERROR:
-                failure = rest
-    if failure is not None and ended:
+    failure = None
+    while (rest := pgconn.get_result()) is not None:
+        if rest.status == pq.ExecStatus.FATAL_ERROR:
+            failure = rest
+    if failure is not None:
         raise errors.error_from_result(failure)
 
 

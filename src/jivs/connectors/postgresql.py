@@ -124,7 +124,7 @@ class _Session:
             query = "select current_setting('search_path'), getdatabaseencoding()"
             self._search_path, self._encoding = connection.execute(query).fetchall()[0]
             connection.execute(
-                "set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set timezone = 'UTC';"
+                "set standard_conforming_strings = on; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set timezone = 'UTC';"
                 "set extra_float_digits = 3; set bytea_output = 'hex'; set search_path = ''; set row_security = off;"
                 "set idle_in_transaction_session_timeout = 0; set default_transaction_read_only = on;"
                 f"set statement_timeout = {options.statement_timeout}; set lock_timeout = {options.lock_timeout};"
@@ -372,10 +372,14 @@ class _Session:
         gate = Gate(limits=self._limits, alone=alone, table=str(table.name))
         try:
             with self._lease(table) as connection:
+                if self._encoding == "SQL_ASCII":  # anything else makes the server refuse bytes that are no text
+                    connection.execute("set client_encoding = 'SQL_ASCII'")
                 if self._pace.rate:
                     yield from fetch(connection, select, shape, gate, self._pace)
                 else:
                     yield from copy(connection, select, shape, gate)
+                if self._encoding == "SQL_ASCII":
+                    connection.execute("set client_encoding = 'UTF8'")
         finally:
             if held.is_set():
                 self._alone.release()

@@ -75,9 +75,8 @@ def damage(app: App, folder: Path, tell: Callable[[str], None]) -> bool:
 def _tell_verdict(tell: Callable[[str], None], verdict: Verdict) -> None:
     for finding in verdict.findings:
         tell(f"   {finding.severity.value.upper()} {finding.object}: {finding.message}")
-    tell(
-        f"   {'SOUND' if verdict.sound else 'DAMAGED'} at level {verdict.level}: {verdict.rows:,} rows, {verdict.files} files"
-    )
+    state = "SOUND" if verdict.sound else "DAMAGED"
+    tell(f"   {state} at level {verdict.level}: {verdict.rows:,} rows, {verdict.files} files")
 
 
 def make_sample(path: Path) -> None:

@@ -1,0 +1,129 @@
+"""Every adapter passes its port's suite."""
+
+from __future__ import annotations
+
+import csv
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jivs import connectors
+from jivs.backends.catalog.sql import SqlCatalog
+from jivs.backends.store.local import LocalStore
+from jivs.domain.source import Address, Limits
+from jivs.ports.catalog import Catalog
+from jivs.ports.connector import Request, Session
+from jivs.ports.store import Store
+from jivs.testing.clock import FakeClock
+from jivs.testing.servers import MariaServer, PostgresServer
+from jivs.testing.suites import CatalogSuite, ConnectorSuite, StoreSuite
+from jivs.transfer.throttle import Throttle
+
+Open = Callable[[Request, Limits], Session]
+
+
+class TestLocalStore(StoreSuite):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return LocalStore(tmp_path / "store")
+
+
+class TestSqliteCatalog(CatalogSuite):
+    @pytest.fixture
+    def catalog(self, clock: FakeClock, tmp_path: Path) -> Catalog:
+        return SqlCatalog(tmp_path / "catalog.db", clock)
+
+
+def opener(url: str) -> Open:
+    address = Address.parse(url, lambda _: None)
+    connector = connectors.find(address)
+    return lambda request, limits: connector.open(address, limits, request, Throttle(0, FakeClock()))
+
+
+class TestPostgreSQL(ConnectorSuite):
+    @pytest.fixture
+    def open_session(self, pg: str) -> Open:
+        with psycopg.connect(pg, autocommit=True) as connection:
+            connection.execute(
+                "create table sample as select g as id, 'text ' || g as t, g * 1.5 as n, now() as m"
+                " from generate_series(1, 3000) g"
+            )
+            connection.execute("analyze sample")
+        return opener(pg)
+
+
+class TestMariaDB(ConnectorSuite):
+    @pytest.fixture
+    def open_session(self, my: str, maria: MariaServer) -> Open:
+        connection = maria.connect(my.rpartition("/")[2])
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "create table sample (id int primary key, t varchar(40), n decimal(12,2), d double, m datetime(6))"
+            )
+            cursor.execute(
+                "insert into sample select seq, concat('text ', seq), seq * 1.5, seq / 7, now(6) from seq_1_to_3000"
+            )
+            cursor.execute("analyze table sample")
+        connection.close()
+        return opener(my)
+
+
+class TestSqlite(ConnectorSuite):
+    @pytest.fixture
+    def open_session(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
+        monkeypatch.setattr("jivs.connectors.sqlite._PARTITION_ROWS", 700)
+        path = tmp_path / "s.db"
+        with sqlite3.connect(path) as connection:
+            connection.execute("create table sample (id integer primary key, t text, n real, b blob)")
+            connection.executemany(
+                "insert into sample values (?, ?, ?, ?)", ((n, f"text {n}", n / 7, bytes((n % 256,))) for n in range(3000))
+            )
+        connection.close()
+        return opener(f"sqlite:///{path}")
+
+
+class _Files(ConnectorSuite):
+    url = ""
+
+    def make(self, folder: Path) -> None:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def open_session(self, tmp_path: Path) -> Open:
+        self.make(tmp_path)
+        return opener(f"file://{tmp_path}")
+
+
+class TestCsv(_Files):
+    def make(self, folder: Path) -> None:
+        with (folder / "sample.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "t"])
+            writer.writerows([n, f'text "{n}",\n'] for n in range(2000))
+
+
+class TestJsonLines(_Files):
+    def make(self, folder: Path) -> None:
+        lines = (f'{{"id": {n}, "t": "text {n}", "d": {{"a": [1, {n}]}}, "f": {n}.10}}' for n in range(2000))
+        (folder / "sample.jsonl").write_text("\n".join(lines))
+
+
+class TestParquet(_Files):
+    def make(self, folder: Path) -> None:
+        table = pa.table({"id": range(2000), "t": [f"text {n}" for n in range(2000)]})
+        pq.write_table(table, folder / "sample.parquet")
+
+
+del ConnectorSuite, StoreSuite, CatalogSuite, _Files  # or pytest would run the suites without an adapter
+
+
+def test_servers_do_not_run_as_root(postgres: PostgresServer, maria: MariaServer) -> None:
+    for server in (postgres, maria):
+        assert server.process is not None
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        assert "Uid:\t0\t" not in status
