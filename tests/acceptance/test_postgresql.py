@@ -268,7 +268,11 @@ def test_tls_is_verified_when_asked_for(pg: str, postgres: PostgresServer, run: 
 
 
 def test_the_difference_is_named_by_key_and_column(pg: str, run: Run, tmp_path: Path) -> None:
-    make(pg, "create table t (id int primary key, a text, b int)", "insert into t select g, 'x' || g, g from generate_series(1, 50) g")
+    make(
+        pg,
+        "create table t (id int primary key, a text, b int)",
+        "insert into t select g, 'x' || g, g from generate_series(1, 50) g",
+    )
     assert run(pg).complete
     make(pg, "update t set a = 'other' where id = 7", "delete from t where id = 8", "insert into t values (99, 'new', 1)")
     found = archives.verdict(tmp_path / "archive", source=pg)

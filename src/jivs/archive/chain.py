@@ -128,9 +128,6 @@ def publish(store: Store, clock: Clock, proposal: Proposal, pause: Callable[[str
         current = load(store, known[-1]) if known else None
         manifest, overtaken = _next(current, clock, proposal, _readme(store, current))
         raw = manifest.to_bytes()
-        lines = checksums(manifest, raw, manifest_sums(store, manifest.number))
-        pause("before checksums")
-        store.replace(layout.sums(manifest.number), lines)
         pause("before manifest")
         try:
             store.create(layout.manifest(manifest.number), raw)
@@ -144,22 +141,34 @@ def publish(store: Store, clock: Clock, proposal: Proposal, pause: Callable[[str
 
 
 def repair(store: Store) -> None:
-    """Rewrite the derived files of the newest manifest where a crash left them stale."""
+    """Write the derived files that a crash left missing or stale."""
     link = newest(store)
     if link is not None:
         _finish(store, link, lambda _: None)
 
 
 def _finish(store: Store, link: Link, pause: Callable[[str], None]) -> None:
-    """Bring ``N.sha256`` and SHA256SUMS in line with the newest manifest (a racing writer may have touched them)."""
-    number = link.manifest.number
-    if numbers(store)[-1] != number:
+    """Write each missing ``N.sha256``, and SHA256SUMS where it is not the newest.
+
+    They follow the manifest and are made from it alone, so whoever writes them writes the same bytes: written before it,
+    the loser of a race for its number could leave checksums of a manifest that was never published.
+    """
+    known = numbers(store)
+    if known[-1] != link.manifest.number:
         return
-    lines = checksums(link.manifest, link.manifest.to_bytes(), manifest_sums(store, number))
-    for path in (layout.sums(number), layout.SUMS):
-        if not store.exists(path) or store.read(path) != lines:
-            pause(f"before {path}")
-            store.replace(path, lines)
+    for number in known:
+        if not store.exists(layout.sums(number)):
+            pause(f"before checksums {number}")
+            one = link if number == link.manifest.number else load(store, number)
+            store.replace(layout.sums(number), _checksums_of(store, one))
+    newest_lines = _checksums_of(store, link)
+    if not store.exists(layout.SUMS) or store.read(layout.SUMS) != newest_lines:
+        pause("before SHA256SUMS")
+        store.replace(layout.SUMS, newest_lines)
+
+
+def _checksums_of(store: Store, link: Link) -> bytes:
+    return checksums(link.manifest, link.manifest.to_bytes(), manifest_sums(store, link.manifest.number))
 
 
 def _find_run(store: Store, known: Sequence[int], run_id: str) -> Link | None:

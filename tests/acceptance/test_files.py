@@ -1,0 +1,186 @@
+"""Files: strict parsing, nothing dropped, nothing guessed."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jivs.domain.plan import Level
+from jivs.errors import UsageError
+from tests import archives
+from tests.conftest import Run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "files"
+    made.mkdir()
+    return made
+
+
+def values(archive: Path, name: str) -> list[dict[str, object]]:
+    return archives.rows(archive, name).to_pylist()
+
+
+def test_csv_that_hurts(folder: Path, run: Run, tmp_path: Path) -> None:
+    (folder / "a.csv").write_bytes(
+        b'id,name,id,,amt\r\n1,"x\ny",01,a,1.50\r\n2,short\r\n3,too,many,f,g,h\r\n\r\n4,"qu""ote",0007,\xc3\xa4,2\r\n'
+        b'5,n\0ul,,\xc3\xa4\xff,-0.5\r\n6,"bad"quote,1,2,3\r\n7,last,,,1'
+    )
+    outcome = run(f"file://{folder}/a.csv")
+    assert outcome.complete
+    [result] = outcome.tables
+    assert (result.source_rows, result.archived, result.quarantined_rows, result.quarantined_values) == (8, 4, 4, 1)
+    assert values(tmp_path / "archive", "a") == [
+        {"id": "1", "name": "x\ny", "id__2": "01", "column_4": "a", "amt": "1.50"},
+        {"id": "4", "name": 'qu"ote', "id__2": "0007", "column_4": "ä", "amt": "2"},
+        {"id": "5", "name": "n\0ul", "id__2": "", "column_4": None, "amt": "-0.5"},
+        {"id": "7", "name": "last", "id__2": "", "column_4": "", "amt": "1"},
+    ]
+    found = archives.quarantine(tmp_path / "archive", "a")
+    assert [(entry["line"], entry["original"]) for entry in found if entry["column"] is None] == [
+        (4, b"2,short\r\n"), (5, b"3,too,many,f,g,h\r\n"), (6, b"\r\n"), (9, b'6,"bad"quote,1,2,3\r\n'),
+    ]  # fmt: skip
+    assert [entry["original"] for entry in found if entry["column"] == "column_4"] == [b"\xc3\xa4\xff"]
+    assert archives.independent(tmp_path / "archive") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "encoding"),
+    [
+        ("a.csv", "k\nä€\n".encode("cp1252"), "cp1252 (detected)"),
+        ("a.csv", "k\nä\x81\n".encode("latin-1"), "iso8859-1 (detected)"),
+        ("a.csv", "k\nä€\n".encode(), "utf-8 (detected)"),
+        ("a.csv", "k\nä€\n".encode("utf-8-sig"), "utf-8 (byte order mark)"),
+        ("a.csv", "\ufeffk\nä€\n".encode("utf-16-le"), "utf-16-le (byte order mark)"),
+        ("a.csv", "\ufeffk\nä€\n".encode("utf-16-be"), "utf-16-be (byte order mark)"),
+        ("a.csv.gz", gzip.compress(b"k\na\n") + gzip.compress(b"b\n"), "utf-8 (detected)"),
+        ("a.csv.bz2", bz2.compress("k\nä€\n".encode()), "utf-8 (detected)"),
+        ("a.csv.zst", pa.Codec("zstd").compress("k\nä€\n".encode(), asbytes=True), "utf-8 (detected)"),
+    ],
+)
+def test_encodings_and_compression_are_found_and_recorded(
+    folder: Path, run: Run, tmp_path: Path, name: str, data: bytes, encoding: str
+) -> None:
+    (folder / name).write_bytes(data)
+    assert run(f"file://{folder}").complete
+    expected = [{"k": "a"}, {"k": "b"}] if name.endswith("gz") else [{"k": "ä\x81" if "8859" in encoding else "ä€"}]
+    assert values(tmp_path / "archive", "a") == expected
+    assert f"encoding {encoding}".replace("iso8859-1", "latin-1") in archives.table(tmp_path / "archive", "a")["notes"]
+
+
+def test_a_truncated_file_is_not_taken_for_a_short_one(folder: Path, run: Run) -> None:
+    import random
+
+    text = "k\n" + "".join(f"{random.Random(n).random()}\n" for n in range(20000))
+    whole = gzip.compress(text.encode())
+    (folder / "a.csv.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(Exception, match="damaged or truncated"):
+        run(f"file://{folder}/a.csv.gz")
+
+
+def test_nothing_is_guessed_unless_asked(folder: Path, run: Run, tmp_path: Path) -> None:
+    rows = ["zip,n,d,m,b,x", "01234,1,2020-01-31,1.50,true,1", "98765,-2,1999-12-01,-20.125,false,", "00001,,,,,x"]
+    (folder / "a.csv").write_text("\n".join(rows))
+    assert run(f"file://{folder}/a.csv").complete
+    assert {column["type"] for column in archives.table(tmp_path / "archive", "a")["columns"]} == {"text"}
+    inferred = tmp_path / "inferred"
+    assert run(f"file://{folder}/a.csv?infer=true", archive=inferred).complete
+    types = {column["name"]: column["type"] for column in archives.table(inferred, "a")["columns"]}
+    assert types == {"zip": "text", "n": "int64", "d": "date", "m": "decimal(5,3)", "b": "bool", "x": "text"}
+    assert archives.independent(inferred) == 0
+    stated = tmp_path / "stated"
+    assert run(f"file://{folder}/a.csv?types=n:int8,x:int64,m:decimal(6;3)", archive=stated).complete
+    assert [entry["original"] for entry in archives.quarantine(stated, "a")] == [b"x"]
+    with pytest.raises(UsageError, match="no column nope"):
+        run(f"file://{folder}/a.csv?types=nope:int64")
+
+
+def test_json_lines_keep_what_was_written(folder: Path, run: Run, tmp_path: Path) -> None:
+    (folder / "j.jsonl").write_text(
+        '{"a":1,"b":"x","c":1.10,"d":{"x": 1.0},"e":null,"m":1}\n'
+        '{"a":9223372036854775807,"b":"\\ud83d\\ude00","c":2,"m":"s"}\n\nnot json\n{"a":1,"a":2}\n{"a":NaN}\n'
+        '{"a":3,"e":"v","b":"\\ud800"}\n'
+    )
+    outcome = run(f"file://{folder}")
+    assert outcome.complete
+    [result] = outcome.tables
+    assert (result.source_rows, result.archived, result.quarantined_rows, result.quarantined_values) == (6, 3, 3, 1)
+    first, second, third = values(tmp_path / "archive", "j")
+    assert first == {
+        "a": 1, "b": "x", "c": "1.10", "d": '{"x": 1.0}', "e": None, "e__class": "null", "m": "1", "m__class": "integer",
+    }  # fmt: skip
+    assert (second["a"], second["b"], second["c"], second["e__class"], second["m__class"]) == (
+        2**63 - 1,
+        "😀",
+        "2",
+        "absent",
+        "string",
+    )
+    assert (third["b"], third["e"]) == (None, "v")
+    assert archives.independent(tmp_path / "archive") == 0
+
+
+def test_parquet(folder: Path, run: Run, tmp_path: Path) -> None:
+    table = pa.table({
+        "i": pa.array([1, None], pa.uint64()), "l": [[1, None], None], "s": pa.array([{"a": 1.5, "b": "x"}, None]),
+        "w": pa.array([pa.scalar("1.5").cast(pa.decimal256(50, 3)).as_py(), None], pa.decimal256(50, 3)),
+        "ns": pa.array([2**62, None], pa.timestamp("ns")), "ms": pa.array([5, None], pa.timestamp("ms", "Europe/Berlin")),
+        "far": pa.array([2**62, None], pa.timestamp("us")), "d": pa.array(["x", None]).dictionary_encode(),
+        "t": pa.array([1, None], pa.time64("ns")), "h": pa.array([1.5, None], pa.float16()),
+    })  # fmt: skip
+    pq.write_table(table, folder / "p.parquet")
+    assert run(f"file://{folder}").complete
+    found = archives.rows(tmp_path / "archive", "p")
+    assert (
+        found.column("ns").cast(pa.int64()).to_pylist() == found.column("far").cast(pa.int64()).to_pylist() == [2**62, None]
+    )
+    [row, _] = found.drop_columns(["ns", "far"]).to_pylist()
+    assert (row["l"], row["s"], row["w"], row["t"], row["h"], row["d"]) == (
+        "[1,null]",
+        '{"a":1.5,"b":"x"}',
+        "1.500",
+        1,
+        1.5,
+        "x",
+    )
+    assert archives.independent(tmp_path / "archive") == 0
+
+
+def test_globs_folders_and_names(folder: Path, run: Run, tmp_path: Path) -> None:
+    (folder / "sub").mkdir()
+    for path in ("a.csv", "a.jsonl", "sub/b.csv", "notes.txt"):
+        (folder / path).write_text('{"k": 1}\n' if path.endswith("jsonl") else "k\n1\n")
+    assert [str(item.table) for item in run(f"file://{folder}").tables] == ["a.csv", "a.jsonl", "b"]
+    for pattern, names in (("*.csv", ["a"]), ("**/*.csv", ["a", "b"])):
+        outcome = run(f"file://{folder}/{pattern}", archive=tmp_path / str(len(names)))
+        assert [str(item.table) for item in outcome.tables] == names
+
+
+def test_a_file_that_changes_while_it_is_read_does_not_pass(folder: Path, run: Run) -> None:
+    path = folder / "a.csv"
+    path.write_text("k\n1\n")
+
+    def grow(step: str) -> None:
+        if step == "segments written":
+            with path.open("a") as file:
+                file.write("2\n")
+
+    outcome = run(f"file://{path}", level=Level.NONE, pause=grow)
+    assert not outcome.complete
+    assert "changed while it was read" in outcome.tables[0].reason
+
+
+def test_empty_files(folder: Path, run: Run, tmp_path: Path) -> None:
+    (folder / "header.csv").write_text("a,b\n")
+    (folder / "nothing.csv").touch()
+    (folder / "nothing.jsonl").touch()
+    outcome = run(f"file://{folder}")
+    assert outcome.complete
+    assert [item.archived for item in outcome.tables] == [0, 0, 0]
+    assert archives.independent(tmp_path / "archive") == 0
