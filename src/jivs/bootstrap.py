@@ -44,7 +44,23 @@ def build(settings: Settings) -> App:
         ),
         clock=clock,
         owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+        gone=_gone,
     )
+
+
+def _gone(owner: str) -> bool:
+    """Whether an owner was a process of this machine that runs no more; not known of other machines."""
+    host, _, rest = owner.partition(":")
+    process = rest.partition(":")[0]
+    if host != socket.gethostname() or not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _store(address: str) -> Store:

@@ -75,6 +75,12 @@ def open_runs(store: Store) -> list[OpenRun]:
     return sorted(found, key=lambda run: run.heartbeat, reverse=True)
 
 
+def unpublished(store: Store) -> list[OpenRun]:
+    """Runs with a plan that stand in no manifest: what can be resumed."""
+    published = {chain.load(store, number).manifest.run_id for number in chain.numbers(store)}
+    return [run for run in open_runs(store) if run.plan.run_id not in published]
+
+
 def parts(store: Store, run_id: str) -> dict[str, Part]:
     """The finished partitions of a run; of several records of one partition the newest epoch."""
     found: dict[str, Part] = {}
@@ -121,11 +127,8 @@ def sweep(store: Store, clock: Clock) -> tuple[int, list[str]]:
     24 hours, and segments that name such a run in their footer and stand in no manifest. Returns the number of files
     removed, and the paths that nobody claims: those are reported, not removed.
     """
-    published = {chain.load(store, number).manifest.run_id for number in chain.numbers(store)}
     now = clock.now()
-    living = {
-        run.plan.run_id for run in open_runs(store) if run.plan.run_id not in published and now - run.heartbeat < STALE
-    }
+    living = {run.plan.run_id for run in unpublished(store) if now - run.heartbeat < STALE}
     removed = 0
     for run_id in _run_ids(store):
         if run_id not in living:

@@ -123,14 +123,27 @@ class _Session:
             self._version = connection.info.server_version
             query = "select current_setting('search_path'), getdatabaseencoding()"
             self._search_path, self._encoding = connection.execute(query).fetchall()[0]
-            connection.execute(
-                "set standard_conforming_strings = on; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set timezone = 'UTC';"
-                "set extra_float_digits = 3; set bytea_output = 'hex'; set search_path = ''; set row_security = off;"
-                "set idle_in_transaction_session_timeout = 0; set default_transaction_read_only = on;"
-                f"set statement_timeout = {options.statement_timeout}; set lock_timeout = {options.lock_timeout};"
-                "set synchronize_seqscans = off; set jit = off"
-            )
+            connection.execute("; ".join(f"set {name} = {value}" for name, value in self._settings().items()))
         return connection
+
+    def _settings(self) -> dict[str, str | int]:
+        """What the meaning of text in both directions depends on, whatever the role, database or server was set to."""
+        return {
+            "standard_conforming_strings": "on",
+            "datestyle": "'ISO, YMD'",
+            "intervalstyle": "postgres",
+            "timezone": "'UTC'",
+            "extra_float_digits": 3,
+            "bytea_output": "hex",
+            "search_path": "''",
+            "row_security": "off",
+            "default_transaction_read_only": "on",
+            "idle_in_transaction_session_timeout": 0,
+            "statement_timeout": self._options.statement_timeout,
+            "lock_timeout": self._options.lock_timeout,
+            "synchronize_seqscans": "off",
+            "jit": "off",
+        }
 
     def _reader(self) -> Any:
         connection = self._connect()

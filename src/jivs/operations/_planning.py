@@ -13,7 +13,7 @@ from jivs.domain.schema import Table, TableName
 from jivs.domain.source import Limits, Snapshot
 from jivs.errors import ConflictError, SchemaChangedError, UsageError
 from jivs.operations.job import ExtractJob, Progress
-from jivs.ports.clock import Clock
+from jivs.ports.app import App
 from jivs.ports.connector import Listing, Session
 from jivs.ports.store import Store
 
@@ -73,15 +73,15 @@ class Resumed:
         self.ends = ends
 
 
-def find_open_run(store: Store, clock: Clock, digest: str) -> runs.OpenRun:
+def find_open_run(app: App, store: Store, digest: str) -> runs.OpenRun:
     """The newest unfinished run that reads the same. Raises UsageError where there is none, ConflictError if it lives."""
-    mine = [run for run in runs.open_runs(store) if run.plan.digest == digest]
+    mine = [run for run in runs.unpublished(store) if run.plan.digest == digest]
     if not mine:
         raise UsageError(
             f"There is nothing to resume in {store.address}: no unfinished run reads the same tables of this source. "
             "Leave --resume out to begin a new run."
         )
-    if mine[0].alive(clock.now()):
+    if mine[0].alive(app.clock.now()) and not app.gone(mine[0].owner):
         raise ConflictError(
             f"Run {mine[0].plan.run_id} is still being worked on by {mine[0].owner}. Wait for it, or try again "
             f"{int(runs.ALIVE.total_seconds())} seconds after it was killed."

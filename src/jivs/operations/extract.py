@@ -18,7 +18,7 @@ from jivs.domain.plan import Level, RunPlan, TablePlan
 from jivs.domain.run import Run, RunState
 from jivs.domain.schema import TableName
 from jivs.domain.source import Address, Limits, ServerInfo, Snapshot
-from jivs.errors import ConflictError, InterruptedRunError, JivsError, SchemaChangedError, TransientError
+from jivs.errors import ConflictError, FencedError, InterruptedRunError, JivsError, SchemaChangedError, TransientError
 from jivs.operations import _planning as planning
 from jivs.operations._reading import LEASE_SECONDS, Reading, table_state
 from jivs.operations.job import ExtractJob, Outcome, Progress, TableResult
@@ -88,7 +88,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
     link = chain.newest(store)
     named = bool(job.source_name)
     planning.require_source(link.manifest if link else None, opened.label, opened.address.shown, named=named)
-    old = planning.find_open_run(store, app.clock, opened.digest) if job.resume else None
+    old = planning.find_open_run(app, store, opened.digest) if job.resume else None
     with closing(open_session(app, job, opened)) as session:
         server = session.ping()
         listings = session.tables()
@@ -156,7 +156,8 @@ def _recorded(app: App, store: Store, opened: Opened, work: planning.Resumed) ->
                 updated_at=now,
             )
         )
-    epoch = catalog.claim_run(plan_.run_id, app.owner, LEASE_SECONDS * 3)
+    dead = known.epoch if known is not None and app.gone(known.owner) else -1
+    epoch = catalog.claim_run(plan_.run_id, app.owner, LEASE_SECONDS * 3, instead_of=dead)
     if epoch is None:
         raise ConflictError(f"Run {plan_.run_id} has another owner; try again in {LEASE_SECONDS * 3:.0f} seconds.")
     if known is None or known.state in {RunState.PENDING, RunState.PAUSED}:
@@ -175,9 +176,11 @@ def _recorded(app: App, store: Store, opened: Opened, work: planning.Resumed) ->
         catalog.release_run(plan_.run_id, epoch)
         runs.beat(store, app.clock, plan_.run_id, app.owner, stopped=True)
         raise
+    except FencedError:
+        raise
     except JivsError as error:
         catalog.transition(plan_.run_id, epoch, RunState.FAILED, error.message)
-        runs.beat(store, app.clock, plan_.run_id, app.owner, stopped=True)
+        runs.abandon(store, plan_.run_id)
         raise
 
 

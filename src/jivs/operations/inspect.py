@@ -27,5 +27,5 @@ def inspect(app: App, archive: str, number: int | None = None) -> Inspection:
         address=store.address,
         link=link,
         manifests=len(chain.numbers(store)),
-        open_runs=tuple(runs.open_runs(store)),
+        open_runs=tuple(runs.unpublished(store)),
     )

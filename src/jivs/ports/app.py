@@ -17,7 +17,8 @@ class App:
     """What ``bootstrap.build`` made. Nothing in it has connected to anything yet.
 
     ``catalog`` opens the catalog when first called, ``store`` the store at an archive's address, ``connector`` finds
-    the connector of an address by its scheme, ``address`` parses a connection URL.
+    the connector of an address by its scheme, ``address`` parses a connection URL. ``owner`` names this process in leases;
+    ``gone`` tells whether the process that an owner's name stands for is known to have ended.
     """
 
     catalog: Callable[[], Catalog]
@@ -27,3 +28,4 @@ class App:
     limits: Limits
     clock: Clock
     owner: str
+    gone: Callable[[str], bool]

@@ -24,8 +24,11 @@ class Catalog(Protocol):
     def runs(self, *, archive: str = "", digest: str = "", limit: int = 100) -> list[Run]:
         """The newest first."""
 
-    def claim_run(self, run_id: str, owner: str, seconds: float) -> int | None:
-        """Take the run's lease if it is free or expired; the new epoch, or None if somebody else holds it."""
+    def claim_run(self, run_id: str, owner: str, seconds: float, *, instead_of: int = -1) -> int | None:
+        """Take the run's lease if it is free or expired; the new epoch, or None if somebody else holds it.
+
+        ``instead_of``: also from the holder of this epoch, whom the caller knows to have ended.
+        """
 
     def renew_run(self, run_id: str, epoch: int, seconds: float) -> bool:
         """Extend the lease; False if a newer epoch holds it or it was released."""

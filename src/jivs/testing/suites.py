@@ -161,11 +161,15 @@ class CatalogSuite:
         assert catalog.renew_run(run, first, 10)
         clock.advance(6)
         assert catalog.claim_run(run, "two", 10) is None
+        assert catalog.claim_run(run, "two", 10, instead_of=first - 1) is None
         clock.advance(5)
         second = catalog.claim_run(run, "two", 10)
         assert second is not None
         assert second > first
         assert not catalog.renew_run(run, first, 10)
+        third = catalog.claim_run(run, "three", 10, instead_of=second)
+        assert third is not None
+        assert not catalog.renew_run(run, second, 10)
 
     def test_an_old_owner_is_fenced(self, catalog: Catalog, run: str, clock: FakeClock) -> None:
         first = catalog.claim_run(run, "one", 1)

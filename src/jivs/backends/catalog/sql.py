@@ -107,12 +107,13 @@ class SqlCatalog:
         with self._engine.connect() as connection:
             return [_run(row) for row in connection.execute(query).mappings()]
 
-    def claim_run(self, run_id: str, owner: str, seconds: float) -> int | None:
+    def claim_run(self, run_id: str, owner: str, seconds: float, *, instead_of: int = -1) -> int | None:
         now = self._now()
+        free = sa.or_(runs.c.lease_until.is_(None), runs.c.lease_until < now, runs.c.epoch == instead_of)
         with self._write() as connection:
             epoch = connection.execute(
                 runs.update()
-                .where(runs.c.id == run_id, sa.or_(runs.c.lease_until.is_(None), runs.c.lease_until < now))
+                .where(runs.c.id == run_id, free)
                 .values(owner=owner, epoch=runs.c.epoch + 1, lease_until=now + seconds, updated_at=now)
                 .returning(runs.c.epoch)
             ).scalar()
