@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jivs.connectors import _mysql_types as types
 from jivs.connectors._mysql_catalog import Catalog, Described, qualified, quote
-from jivs.connectors._mysql_read import chunk, refuse_larger, stream, weight
+from jivs.connectors._mysql_read import chunk, pages, refuse_larger, stream, weight
 from jivs.connectors._sql import Connections, parse_options, redact
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
-from jivs.domain.schema import Table, TableKind, TableName
+from jivs.domain.schema import INTEGERS, Table, TableKind, TableName
 from jivs.domain.source import Address, Capabilities, Limits, ServerInfo, Snapshot
 from jivs.errors import (
     DriverMissingError,
@@ -337,10 +337,9 @@ class _Session:
 
     def split(self, table: Table, target_bytes: int) -> Sequence[Bounds]:
         """Ranges of the first key column, if it is an integer: they tile the table, for a key has no NULLs."""
-        key = table.primary_key[0] if table.primary_key else ""
-        column = next((column for column in table.columns if column.name == key and "int" in column.type.kind.value), None)
+        key = _integer_key(table, first=True)
         count = -(-table.estimated_bytes // target_bytes)
-        if column is None or count <= 1 or table.kind is not TableKind.TABLE:
+        if not key or count <= 1 or table.kind is not TableKind.TABLE:
             return [{}]
         low, high = self._rows(f"select min({quote(key)}), max({quote(key)}) from {qualified(table.name)}")[0]
         if low is None:
@@ -374,10 +373,16 @@ class _Session:
         for column, chosen in zip(table.columns, rules, strict=True):
             expressions += [part.replace("{c}", quote(column.name)) for part in (chosen.select, chosen.raw) if part]
         statement = f"select {', '.join(expressions)} {self._from(table, bounds)}"
+        key = _integer_key(table)
         held = False
         try:
             with self._lease() as connection:
-                for rows in stream(connection, statement, widest, self._limits, self._pace):
+                if self._pace.rate and key:
+                    most = min(self._pace.step, self._limits.batch_rows or self._pace.step)
+                    groups = pages(connection, statement, quote(key), most, self._pace)
+                else:
+                    groups = stream(connection, statement, widest, self._limits, self._pace)
+                for rows in groups:
                     largest = max(map(weight, rows), default=0) if widest < 0 else 0
                     if largest > self._limits.heavy_row:
                         refuse_larger(largest, self._limits, str(table.name))
@@ -410,6 +415,13 @@ class _Session:
 
     def close(self) -> None:
         self._readers.close()
+
+
+def _integer_key(table: Table, *, first: bool = False) -> str:
+    """The primary key if it is one integer column (or the first column of it, if that is one); empty otherwise."""
+    names = table.primary_key[:1] if first else table.primary_key
+    found = [column.name for column in table.columns if column.name in names and column.type.kind in INTEGERS]
+    return found[0] if len(found) == len(names) == 1 else ""
 
 
 def _run(connection: Any, statement: str) -> None:

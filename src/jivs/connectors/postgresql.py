@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +36,7 @@ from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Sessi
 
 _PAGE = 8192
 _MOST_LOCKS = 3000
+_GET_IN_MS = 500
 _LOCKED = frozenset({TableKind.TABLE, TableKind.PARTITIONED, TableKind.VIEW})
 _WITH_CTID = frozenset({TableKind.TABLE, TableKind.MATERIALIZED_VIEW})
 
@@ -89,6 +90,8 @@ class _Session:
         self._version = 0
         self._snapshot = ""
         self._holder: Any = None
+        self._holder_free = threading.Lock()
+        self._locked: frozenset[TableName] = frozenset()
         self._describing = threading.Lock()
         self._readers = self._pool(max(1, limits.connections))
 
@@ -154,15 +157,29 @@ class _Session:
         return connection
 
     @contextmanager
-    def _lease(self, table: Table | None = None) -> Iterator[Any]:
-        """A reader's connection inside the snapshot; a free query gets the account's own search path."""
+    def _lease(self) -> Iterator[Any]:
+        """A reader's connection inside the snapshot."""
         with self._clear_errors(), self._readers.lease() as connection:
-            if table is not None and table.kind is TableKind.QUERY:
+            yield connection
+
+    @contextmanager
+    def _on(self, table: Table) -> Iterator[Any]:
+        """A connection that can read the table now; a free query gets the account's own search path.
+
+        Somebody who waits to change the table makes every newcomer wait behind him. The holder is no newcomer: its lock
+        lets it read, so a reader that cannot get in leaves the table to the holder.
+        """
+        with self._clear_errors(), ExitStack() as stack:
+            connection = stack.enter_context(self._readers.lease())
+            if table.name in self._locked and connection is not self._holder and not _gets_in(connection, table.name):
+                stack.close()
+                stack.enter_context(self._holder_free)
+                connection = self._holder
+            if table.kind is TableKind.QUERY:
                 connection.execute("select set_config('search_path', %s, true)", (self._search_path,))
-                yield connection
+            yield connection
+            if table.kind is TableKind.QUERY:
                 connection.execute("select set_config('search_path', '', true)")
-            else:
-                yield connection
 
     def _unreachable(self, error: Exception) -> JivsError:
         secrets = [self._address.password.reveal()]
@@ -271,6 +288,7 @@ class _Session:
                     for start in range(0, len(lockable), 200):
                         names = ", ".join(qualified(name) for name in lockable[start : start + 200])
                         holder.execute(f"lock table {names} in access share mode")
+                    self._locked = frozenset(lockable)
                 row = holder.execute("select pg_current_snapshot()::text, pg_is_in_recovery()").fetchone()
                 objects = holder.execute("select count(*) from pg_largeobject_metadata").fetchone()[0]
                 if objects:
@@ -305,7 +323,7 @@ class _Session:
             )
         elif table.kind is not TableKind.PARTITIONED:
             return ""
-        with self._lease() as connection:
+        with self._on(table) as connection:
             if connection.execute(query, (oid,)).fetchone()[0]:
                 return "was truncated, rewritten or dropped while it was read"
         return ""
@@ -384,7 +402,7 @@ class _Session:
 
         gate = Gate(limits=self._limits, alone=alone, table=str(table.name))
         try:
-            with self._lease(table) as connection:
+            with self._on(table) as connection:
                 if self._encoding == "SQL_ASCII":  # anything else makes the server refuse bytes that are no text
                     connection.execute("set client_encoding = 'SQL_ASCII'")
                 if self._pace.rate:
@@ -398,7 +416,7 @@ class _Session:
                 self._alone.release()
 
     def count(self, table: Table, bounds: Bounds) -> int:
-        with self._lease(table) as connection:
+        with self._on(table) as connection:
             return int(connection.execute(f"select count(*) {self._from(table, bounds)}").fetchone()[0])
 
     def fingerprint(self, table: Table, bounds: Bounds) -> Fingerprint:
@@ -411,7 +429,7 @@ class _Session:
             "select count(*), count(h), coalesce(sum(h), 0) from "
             f"(select {types.row_hash(pieces, self._encoding)} as h {self._from(table, bounds)} offset 0) as hashed"
         )
-        with self._lease(table) as connection:
+        with self._on(table) as connection:
             rows, hashed, total = connection.execute(query).fetchone()
         if rows != hashed:
             raise FatalError(f"{table.name}: {rows - hashed} rows have no hash.")
@@ -429,6 +447,20 @@ class _Session:
         if self._holder is not None:
             self._holder.close()
             self._holder = None
+
+
+def _gets_in(connection: Any, name: TableName) -> bool:
+    """Take the table's lock in a reader, or find somebody waiting in front of it."""
+    from psycopg import errors
+
+    connection.execute(f"savepoint jivs; set local lock_timeout = {_GET_IN_MS}")
+    try:
+        connection.execute(f"lock table {qualified(name)} in access share mode")
+    except errors.LockNotAvailable:
+        connection.execute("rollback to savepoint jivs")
+        return False
+    connection.execute("release savepoint jivs")
+    return True
 
 
 def _single(query: str) -> str:

@@ -152,6 +152,7 @@ class Reading:
     def _failed(self, plan: TablePlan, partition: Partition, step: Step, error: JivsError) -> None:
         """Try again, give the table up, or stop the run."""
         catalog = self.app.catalog()
+        self._held.pop(partition.id, None)
         if (
             self.job.stop.is_set()
             or self.fatal is not None
