@@ -61,9 +61,9 @@ def verify(
 def _show_verdict(verdict: Verdict) -> None:
     out = console()
     for finding in verdict.findings:
-        out.print(f"{finding.severity.value.upper()} {finding.code}: {finding.object}: {finding.message}", markup=False)
+        out.print(f"{finding.severity.value.upper()} {finding.code}: {finding.object}: {finding.message}")
     for note in verdict.notes:
-        out.print(f"note: {note}", markup=False)
+        out.print(f"note: {note}")
     state = "SOUND" if verdict.sound else "DAMAGED"
     if verdict.sound and verdict.source_differs:
         state = "SOUND, the source differs now"
@@ -114,9 +114,9 @@ def inspect(
             )
         out.print(grid)
         for failed in manifest.failed:
-            out.print(f"failed in this run: {failed['table']}: {failed['reason']}", markup=False)
+            out.print(f"failed in this run: {failed['table']}: {failed['reason']}")
         for note in manifest.notes:
-            out.print(f"note: {note}", markup=False)
+            out.print(f"note: {note}")
         for run_ in found.open_runs:
             out.print(f"unfinished run {run_.plan.run_id} of {run_.plan.source}: go on with jivs extract --resume")
         for table in manifest.tables if columns else ():
@@ -153,7 +153,7 @@ def query(
                     if limit and shown == limit:
                         more = True
                         break
-                    grid.add_row(*("NULL" if value is None else _cell(value) for value in row.values()))
+                    grid.add_row(*("NULL" if value is None else str(value) for value in row.values()))
                     shown += 1
                 if more:
                     break
@@ -175,9 +175,3 @@ def _value(cell: Any) -> Any:
         return None
     value = cell.as_py()
     return value.hex() if isinstance(value, bytes) else value
-
-
-def _cell(value: Any) -> str:
-    from rich.markup import escape
-
-    return escape(str(value))

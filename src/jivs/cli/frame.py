@@ -34,10 +34,10 @@ OutputOption = Annotated[Output, typer.Option("--output", help="Print results as
 
 
 def console() -> Console:
-    """Where people read results; honours NO_COLOR and plain pipes."""
+    """Where people read results; honours NO_COLOR and plain pipes. Names from sources are no markup."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def build_app() -> App:

@@ -62,23 +62,20 @@ def _weighed(cursor: Any, most: int, limits: Limits, pace: Pace) -> Iterator[lis
 def pages(connection: Any, statement: str, key: str, most: int, pace: Pace) -> Iterator[list[Row]]:
     """Rows of a table in pages by its integer key: the server sends no more of them than was asked for.
 
-    A stream would run ahead by what the buffers of server and network hold, megabytes of small rows.
+    A stream would run ahead by what the buffers of server and network hold, megabytes of small rows. ``statement``
+    selects the key as its last column and ends where a condition can follow.
     """
-    joint = "and" if " where " in statement else "where"
-    select, _, source = statement.partition(" from ")
-    last: int | None = None
+    after = "true"
     while True:
         pace.take(most)
-        after = f" {joint} {key} > {last}" if last is not None else ""
         with connection.cursor() as cursor:
-            cursor.execute(f"{select}, {key} from {source}{after} order by {key} limit {most}")
+            cursor.execute(f"{statement} {after} order by {key} limit {most}")
             rows = list(cursor.fetchall())
-        if not rows:
-            return
-        last = int(rows[-1][-1])
-        yield [row[:-1] for row in rows]
+        if rows:
+            yield [row[:-1] for row in rows]
         if len(rows) < most:
             return
+        after = f"{key} > {int(rows[-1][-1])}"
 
 
 def weight(row: Row) -> int:

@@ -372,16 +372,17 @@ class _Session:
         expressions = []
         for column, chosen in zip(table.columns, rules, strict=True):
             expressions += [part.replace("{c}", quote(column.name)) for part in (chosen.select, chosen.raw) if part]
-        statement = f"select {', '.join(expressions)} {self._from(table, bounds)}"
+        select, source = f"select {', '.join(expressions)}", self._from(table, bounds)
         key = _integer_key(table)
         held = False
         try:
             with self._lease() as connection:
                 if self._pace.rate and key:
                     most = min(self._pace.step, self._limits.batch_rows or self._pace.step)
-                    groups = pages(connection, statement, quote(key), most, self._pace)
+                    joint = "and" if self._request.narrowing.where or "from" in bounds or "to" in bounds else "where"
+                    groups = pages(connection, f"{select}, {quote(key)} {source} {joint}", quote(key), most, self._pace)
                 else:
-                    groups = stream(connection, statement, widest, self._limits, self._pace)
+                    groups = stream(connection, f"{select} {source}", widest, self._limits, self._pace)
                 for rows in groups:
                     largest = max(map(weight, rows), default=0) if widest < 0 else 0
                     if largest > self._limits.heavy_row:
