@@ -70,7 +70,9 @@ TEXT = st.text(alphabet=st.characters(exclude_characters="\0", exclude_categorie
 LONG = st.builds(lambda text, times: text * times, TEXT, st.sampled_from([1, 1, 1, 30, 200]))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet=string.printable, max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet=string.ascii_letters, max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet=string.ascii_letters, max_size=3), inner, max_size=3)
+    ),
     max_leaves=5,
 ).map(json.dumps)
 SPAN = st.integers(-178_000_000, 178_000_000)
@@ -246,9 +248,7 @@ def test_sqlite(run: Run, tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("engine", ["postgresql", "mariadb", "sqlite"])
-def test_ten_thousand_rows_of_each_type(
-    engine: str, request: pytest.FixtureRequest, run: Run, tmp_path: Path
-) -> None:
+def test_ten_thousand_rows_of_each_type(engine: str, request: pytest.FixtureRequest, run: Run, tmp_path: Path) -> None:
     loaders: dict[str, Callable[[], tuple[str, int]]] = {
         "postgresql": lambda: (request.getfixturevalue("pg"), len(PG_TYPES)),
         "mariadb": lambda: (request.getfixturevalue("my"), len(MY_TYPES)),
