@@ -188,3 +188,19 @@ def test_tls(my: str, maria: MariaServer, run: Run) -> None:
     assert run(my, level=Level.COUNT).complete
     with pytest.raises(Exception, match="SSL"):
         run(f"{my}?ssl_mode=required")
+
+
+def test_what_a_snapshot_or_an_archive_does_not_hold_is_said(my: str, maria: MariaServer, run: Run, tmp_path: Path) -> None:
+    make(maria, my, "create table h (a int) with system versioning", "insert into h values (1)", "update h set a = 2",
+         "create table m (a int) engine = myisam", "create view v as select * from m")  # fmt: skip
+    assert run(my, tables=("*",)).complete
+    archive = tmp_path / "archive"
+    assert "their history is not" in archives.table(archive, "h")["notes"][0]
+    assert archives.table(archive, "h")["verification"]["one_snapshot"] is True
+    assert archives.table(archive, "v")["verification"]["one_snapshot"] is False
+
+
+def test_odd_defaults_and_keys(my: str, maria: MariaServer, run: Run) -> None:
+    make(maria, my, "create table b (a varbinary(4) default x'ff')", "create table k (k time(6) primary key, s char(250))",
+         "insert into k select sec_to_time(cast(seq as signed) - 300), 'x' from seq_1_to_2000", "analyze table k")  # fmt: skip
+    assert run(my, partition_bytes=16 << 10).complete

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from jivs.domain.plan import Level
-from jivs.errors import UsageError
+from jivs.errors import TransientError, UsageError
 from jivs.testing.servers import PostgresServer
 from tests import archives
 from tests.conftest import Run
@@ -294,3 +294,121 @@ def test_sessions_do_not_depend_on_settings_of_role_or_database(pg: str, run: Ru
     [row] = archives.rows(tmp_path / "archive", "t").to_pylist()
     assert (row["c"], row["d"], row["a"].isoformat()) == (b"\x00\xff", 0.1, "2020-06-01T12:00:00+00:00")
     assert archives.independent(tmp_path / "archive") == 0
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["compiled", "driver"])
+@pytest.mark.parametrize("level", [Level.COUNT, Level.FULL])
+def test_text_that_begins_with_a_byte_order_mark(
+    pg: str, run: Run, tmp_path: Path, level: Level, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CSV parser would take it for a mark of the file, and two different keys would become one."""
+    if not native:
+        monkeypatch.setattr("jivs.wire.native.can_gather", lambda: False)
+    make(pg, "create table k (code text primary key)", r"insert into k values (U&'\FEFFAB'), ('AB'), (U&'\FEFF')")
+    assert run(pg, level=level, limits={"batch_rows": 1}).complete
+    assert set(archives.rows(tmp_path / "archive", "k").column("code").to_pylist()) == {"\ufeffAB", "AB", "\ufeff"}
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["compiled", "driver"])
+@pytest.mark.parametrize("rate", [0, 100_000], ids=["copy", "fetch"])
+def test_every_way_of_reading_gives_the_same(
+    pg: str, run: Run, monkeypatch: pytest.MonkeyPatch, native: bool, rate: int
+) -> None:
+    """With and without the compiled part, with and without a pace; poison in one column leaves the others as they are."""
+    monkeypatch.setattr("jivs.wire.native.can_gather", (lambda: True) if native else (lambda: False))
+    make(pg, "create table t (a time, b date, c bool, d numeric(5,2), e bytea, f timestamptz, g float4, h text)",
+         "insert into t values ('10:00', 'infinity', null, 'NaN', '\\x00', '2020-01-01 00:00+00', 'NaN', null)",
+         "insert into t values ('24:00', '0044-03-15 BC', null, 1.5, null, 'infinity', '-0', '')",
+         "create table n (b bool)", "insert into n values (null), (null)")  # fmt: skip
+    outcome = run(pg, limits={"rows_per_second": rate})
+    assert outcome.complete, outcome.tables
+
+
+def test_with_one_connection_the_snapshot_cannot_be_replaced_in_silence(pg: str, run: Run, tmp_path: Path) -> None:
+    make(
+        pg,
+        "create table a (i int primary key, t text)",
+        "insert into a select g, repeat('x', 500) from generate_series(1, 400) g",
+    )
+    done = []
+
+    def cut(step: str) -> None:
+        if step == "part recorded" and not done:
+            done.append(step)
+            make(pg, "update a set i = -1 where i = 1", "update a set i = 1 where i = 400",
+                 "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'jivs'")  # fmt: skip
+
+    with pytest.raises(TransientError, match="--resume"):
+        run(pg, limits={"parallel": 1, "connections": 1}, partition_bytes=64 << 10, pause=cut)
+    assert not list((tmp_path / "archive" / "manifests").glob("*"))
+
+
+def test_tables_kept_from_a_lost_snapshot_do_not_claim_the_new_one(pg: str, run: Run, tmp_path: Path) -> None:
+    make(pg, "create table a as select 1 as n", "create table b as select 1 as n")
+    done = []
+
+    def cut(step: str) -> None:
+        if step == "table ended" and not done:
+            done.append(step)
+            make(pg, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'jivs'")
+
+    with pytest.raises(TransientError):
+        run(pg, limits={"parallel": 1, "connections": 2}, pause=cut)
+    outcome = run(pg, resume=True)
+    assert outcome.complete
+    assert not outcome.snapshot_one
+    for name in "ab":
+        assert archives.table(tmp_path / "archive", name)["verification"]["one_snapshot"] is False
+
+
+def test_schemas_named_like_the_servers_own_are_taken(pg: str, run: Run) -> None:
+    name = pg.rpartition("/")[2]
+    make(pg, f'alter database "{name}" set standard_conforming_strings = off')
+    make(pg, "create schema pgdata", "create table pgdata.t (i int)")
+    assert [str(item.table) for item in run(pg).tables] == ["pgdata.t"]
+
+
+def test_a_partitioned_table_granted_at_its_root_only(pg: str, run: Run) -> None:
+    make(pg, "create table p (i int) partition by range (i)", "create table p1 partition of p for values from (0) to (10)",
+         "insert into p values (1), (2)", "create role rooted login password 'pw'", "grant select on p to rooted")  # fmt: skip
+    url = pg.replace(pg[pg.index("//") + 2 : pg.index("@")], "rooted:pw")
+    outcome = run(url)
+    assert outcome.complete
+    assert outcome.tables[0].archived == 2
+    make(pg, "drop owned by rooted", "drop role rooted")
+
+
+def test_queries_with_a_comment_at_the_end_and_writing_ones(pg: str, run: Run) -> None:
+    make(pg, "create table t as select 1 as a")
+    assert run(pg, queries=(("q", "select a from t -- all of it"),)).complete
+    with pytest.raises(UsageError):
+        run(pg, queries=(("q", "with x as (delete from t returning a) select a from x"),))
+
+
+def test_a_truncate_waits_for_a_query_that_has_not_begun(pg: str, run: Run) -> None:
+    """Planning the query when the run begins locks what it reads."""
+    import threading
+
+    make(pg, "create table t as select g as a from generate_series(1, 50) g")
+    threads = []
+
+    def truncate(step: str) -> None:
+        if step == "planned":
+            threads.append(threading.Thread(target=make, args=(pg, "truncate t")))
+            threads[0].start()
+            threading.Event().wait(0.5)
+
+    outcome = run(pg, queries=(("q", "select a from t"),), limits={"connections": 1}, pause=truncate)
+    threads[0].join()
+    assert outcome.tables[0].archived == 50
+
+
+def test_a_database_whose_bytes_do_not_convert_says_so(postgres: PostgresServer, run: Run) -> None:
+    """A byte that WIN1252 does not define: the table is not archived, and the others are."""
+    url = postgres.create("undefined", "encoding 'WIN1252' template template0 lc_collate 'C' lc_ctype 'C'")
+    make(url, "create table good as select 1 as a", "create table bad (a text)",
+         r"insert into bad select convert_from('\x81'::bytea, 'WIN1252')")  # fmt: skip
+    outcome = run(url)
+    verdicts = {item.table.name: item.verdict for item in outcome.tables}
+    assert verdicts["good"] == "verified"
+    assert verdicts["bad"] == "failed"

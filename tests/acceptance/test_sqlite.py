@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jivs.domain.plan import Level
+from jivs.errors import UsageError
 from tests import archives
 from tests.conftest import Run
 
@@ -133,3 +134,23 @@ def test_every_level(db: Path, run: Run, tmp_path: Path, level: Level) -> None:
     assert archives.table(tmp_path / "archive", "t")["verification"]["level"] == level.value
     assert archives.verdict(tmp_path / "archive").sound
     assert archives.independent(tmp_path / "archive") == 0
+
+
+def test_a_value_that_changed_its_class_is_another_value(db: Path, run: Run, tmp_path: Path) -> None:
+    connection = sqlite3.connect(db)
+    connection.execute("create table t (id integer primary key, v)")
+    connection.executemany("insert into t values (?, ?)", ((n, b"\xff\x00" if n == 5 else n) for n in range(1000)))
+    connection.commit()
+    assert run(f"sqlite:///{db}").complete
+    assert [entry["original"] for entry in archives.quarantine(tmp_path / "archive", "t")] == [b"\xff\x00"]
+    connection.execute("update t set v = '7' where id = 7")
+    connection.commit()
+    connection.close()
+    assert archives.verdict(tmp_path / "archive", source=f"sqlite:///{db}").source_differs
+
+
+def test_a_query_with_the_name_of_a_table_is_refused(db: Path, run: Run) -> None:
+    make(db, "create table t (a int)")
+    with pytest.raises(UsageError, match="name of a table"):
+        run(f"sqlite:///{db}", queries=(("t", "select 5 as a -- five"),), tables=("t",))
+    assert run(f"sqlite:///{db}", queries=(("q", "select 5 as a -- five"),)).complete

@@ -70,7 +70,7 @@ class Catalog:
             estimated_bytes=listing.estimated_bytes,
             ddl=json.dumps(definition, ensure_ascii=False, sort_keys=True),
             notes=listing.notes,
-            in_snapshot=not listing.notes,
+            in_snapshot=not any("ignores snapshots" in note for note in listing.notes),
         )
         by_name = {column.name: rule for column, rule in zip(table.columns, rules, strict=True)}
         kept = narrow(table.columns, self.narrowing, str(name))
@@ -87,7 +87,7 @@ class Catalog:
     def describe_query(self, connection: Any, name: TableName, query: str, collations: dict[int, str]) -> Described:
         """A free query presented as a table."""
         with connection.cursor() as cursor:
-            cursor.execute(f"select * from ({query}) as q limit 0")
+            cursor.execute(f"select * from ({query}\n) as q limit 0")
             fields = cursor._result.fields  # noqa: SLF001 - the driver's only way to a column's character set
         columns, rules = [], []
         for item in fields:

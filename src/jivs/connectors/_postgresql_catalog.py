@@ -137,15 +137,35 @@ def describe(
         estimated_rows=rows if kind not in "vf" else -1,
         estimated_bytes=size,
         ddl=_definition(connection, oid, kind, facts),
+        notes=_notes(connection, oid, kind),
+        in_snapshot=kind != "f" and not _has_foreign_leaf(connection, oid, kind),
     )
     return table, rules, oid
+
+
+def _has_foreign_leaf(connection: psycopg.Connection[Any], oid: int, kind: str) -> bool:
+    query = "select count(*) from pg_partition_tree(%s) t join pg_class c on c.oid = t.relid where c.relkind = 'f'"
+    return kind == "p" and bool(connection.execute(query, (oid,)).fetchall()[0][0])
+
+
+def _notes(connection: psycopg.Connection[Any], oid: int, kind: str) -> tuple[str, ...]:
+    """What a snapshot or the run's locks do not cover."""
+    if kind == "f" or _has_foreign_leaf(connection, oid, kind):
+        return ("rows of a foreign server: the snapshot does not cover them",)
+    query = (
+        "select count(*) from pg_rewrite r join pg_depend d on d.objid = r.oid and d.refclassid = 'pg_proc'::regclass"
+        " join pg_proc p on p.oid = d.refobjid where r.ev_class = %s and p.oid >= 16384"
+    )
+    if kind == "v" and connection.execute(query, (oid,)).fetchall()[0][0]:
+        return ("reads through functions: what they read is not locked against TRUNCATE",)
+    return ()
 
 
 def describe_query(
     connection: psycopg.Connection[Any], known: dict[int, Type], name: TableName, query: str
 ) -> tuple[Table, list[types.Rule]]:
     """A free query presented as a table."""
-    cursor = connection.execute(f"select * from ({query}) as q limit 0")
+    cursor = connection.execute(f"select * from ({query}\n) as q limit 0")
     result = cursor.pgresult
     assert result is not None
     columns, rules = [], []

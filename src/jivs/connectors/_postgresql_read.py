@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import psycopg
 
 _ROWS = 128 << 10
+_LEAD = b"\n"
+"""A line in front of the rows, skipped when they are parsed: a text that begins with U+FEFF would be taken for a byte order
+mark and lose it."""
 _PARSE = csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False, double_quote=True, escape_char=False)
 
 
@@ -76,11 +79,11 @@ def copy(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: G
             rows.append(row)
             size += length
             if size >= most_bytes or len(rows) >= most_rows:
-                yield decode(b"".join(rows), shape)
+                yield decode(b"".join((_LEAD, *rows)), shape)
                 rows.clear()
                 size = 0
         if rows:
-            yield decode(b"".join(rows), shape)
+            yield decode(b"".join((_LEAD, *rows)), shape)
 
 
 def _copy_native(
@@ -98,6 +101,7 @@ def _copy_native(
         with suppress(native.CopyFailedError):
             for buffer, _rows in native.gather(
                 pgconn.pgconn_ptr or 0,  # type: ignore[attr-defined] # in all implementations
+                lead=_LEAD,
                 most_bytes=gate.limits.batch_bytes,
                 most_rows=most_rows,
                 heavy=gate.limits.heavy_row,
@@ -117,8 +121,9 @@ def _copy_native(
 
 
 def decode(data: bytes | pa.Buffer, shape: Shape) -> Chunk:
-    """Parse CSV as PostgreSQL writes it (an unquoted empty field is NULL) into columns; what one of them refuses to
-    parse is delivered as bytes for conforming, value by value.
+    """Parse CSV as PostgreSQL writes it (an unquoted empty field is NULL), behind a line to skip.
+
+    What a column refuses to parse is delivered as bytes for conforming, value by value.
     """
     exact = [shape.read_type(index) for index in range(len(shape.columns))]
     try:
@@ -138,7 +143,9 @@ def _parse(data: bytes | pa.Buffer, column_types: Sequence[pa.DataType]) -> pa.T
     names = [f"c{index}" for index in range(len(column_types))]
     return csv.read_csv(
         pa.BufferReader(data),
-        read_options=csv.ReadOptions(column_names=names, block_size=memoryview(data).nbytes + 1024, use_threads=False),
+        read_options=csv.ReadOptions(
+            column_names=names, skip_rows=1, block_size=memoryview(data).nbytes + 1024, use_threads=False
+        ),
         parse_options=_PARSE,
         convert_options=csv.ConvertOptions(
             column_types=dict(zip(names, column_types, strict=True)),
@@ -153,14 +160,16 @@ def _parse(data: bytes | pa.Buffer, column_types: Sequence[pa.DataType]) -> pa.T
 
 def fetch(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate, pace: Pace) -> Iterator[Chunk]:
     """Read through a cursor, asking for no more rows than the pace allows: the server sends none ahead."""
+    from psycopg import errors, pq
+
     most = pace.step if not gate.limits.batch_rows else min(pace.step, gate.limits.batch_rows)
     connection.execute(f"declare jivs_rows no scroll cursor for {select}")
     try:
         while True:
             pace.take(most)
             result = connection.pgconn.exec_(b"fetch %d from jivs_rows" % most)
-            if result.status != 2:  # PGRES_TUPLES_OK
-                connection.execute("fetch 0 from jivs_rows")
+            if result.status != pq.ExecStatus.TUPLES_OK:
+                raise errors.error_from_result(result)
             count = result.ntuples
             if count == 0:
                 return
@@ -173,7 +182,7 @@ def fetch(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: 
                 if rule.decode:
                     array = rule.decode(array)
                 elif column.type.kind is Kind.BOOL:
-                    array = pa.array([None if value is None else value == b"t" for value in values])
+                    array = pa.array([None if value is None else value == b"t" for value in values], pa.bool_())
                 arrays.append(array)
             if size > gate.limits.heavy_row:
                 gate.check(size)

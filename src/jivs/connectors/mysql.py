@@ -38,9 +38,11 @@ from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Sessi
 _MOST_TOUCHED = 3000
 _SMALL_BUFFER = 32 << 10
 _TRANSACTIONAL = frozenset({"InnoDB", "ROCKSDB", "TokuDB", "MyRocks"})
+_NO_SNAPSHOT = "ignores snapshots"
 _DENIED = frozenset({1044, 1045, 1142, 1143, 1227, 1698})
 _NO_SUCH = frozenset({1046, 1049})
 _GONE = frozenset({1051, 1054, 1109, 1146, 1412, 1347})
+_BROKEN = frozenset({1356})
 _SYNTAX = frozenset({1064, 1792, 1222, 1060, 1248})
 _TIMEOUT = frozenset({1205, 1969, 3024, 1317})
 
@@ -198,6 +200,8 @@ class _Session:
                 raise UsageError(f"{where}: {message}. Name the database in the URL.") from None
             if code in _GONE:
                 raise SchemaChangedError(f"{where}: {message}. The table changed, or the name is wrong.") from None
+            if code in _BROKEN:
+                raise UsageError(f"{where}: {message}. Mend the view, or leave it out with --exclude.") from None
             if code in _SYNTAX:
                 raise UsageError(f"{where}: {message}. Only one SELECT is possible here.") from None
             if code in _TIMEOUT:
@@ -216,7 +220,7 @@ class _Session:
         with self._lease() as connection, connection.cursor() as cursor:
             cursor.execute(query, values or None)
             return [
-                tuple(cell.decode(errors="surrogateescape") if isinstance(cell, bytes) else cell for cell in row)
+                tuple(cell.decode(errors="backslashreplace") if isinstance(cell, bytes) else cell for cell in row)
                 for row in cursor.fetchall()
             ]
 
@@ -240,13 +244,20 @@ class _Session:
         found = []
         for schema, name, kind, count, size, engine in rows:
             view = "VIEW" in kind
+            notes = []
+            if not view and engine not in _TRANSACTIONAL:
+                notes.append(f"engine {engine} {_NO_SNAPSHOT}")
+            if view and any(row[5] not in _TRANSACTIONAL for row in rows if "VIEW" not in row[2]):
+                notes.append(f"a table behind this view may be of an engine that {_NO_SNAPSHOT}")
+            if kind == "SYSTEM VERSIONED":
+                notes.append("system-versioned: the current rows are archived, their history is not")
             found.append(
                 Listing(
                     name=TableName(schema=schema, name=name),
                     kind=TableKind.VIEW if view else TableKind.TABLE,
                     estimated_rows=int(count) if count is not None and not view else -1,
                     estimated_bytes=int(size) if size is not None and not view else -1,
-                    notes=() if view or engine in _TRANSACTIONAL else (f"engine {engine} ignores snapshots",),
+                    notes=tuple(notes),
                 )
             )
         return [*queries, *found]
@@ -354,9 +365,9 @@ class _Session:
         ]
 
     def _from(self, table: Table, bounds: Bounds) -> str:
-        where = [f"({self._request.narrowing.where})"] if self._request.narrowing.where else []
+        where = [f"({self._request.narrowing.where}\n)"] if self._request.narrowing.where else []
         if table.kind is TableKind.QUERY:
-            source = f"({_single(self._request.queries[table.name.name])}) as q"
+            source = f"({_single(self._request.queries[table.name.name])}\n) as q"
         else:
             source = qualified(table.name)
         if "from" in bounds:
@@ -421,7 +432,11 @@ class _Session:
 def _integer_key(table: Table, *, first: bool = False) -> str:
     """The primary key if it is one integer column (or the first column of it, if that is one); empty otherwise."""
     names = table.primary_key[:1] if first else table.primary_key
-    found = [column.name for column in table.columns if column.name in names and column.type.kind in INTEGERS]
+    found = [
+        column.name
+        for column in table.columns
+        if column.name in names and column.type.kind in INTEGERS and column.source_type.partition("(")[0] != "time"
+    ]
     return found[0] if len(found) == len(names) == 1 else ""
 
 

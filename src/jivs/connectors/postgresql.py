@@ -221,7 +221,7 @@ class _Session:
                 ) from None
             if isinstance(error, errors.QueryCanceled):
                 raise TransientError(f"{where}: {message}. See statement_timeout in the URL.") from None
-            if isinstance(error, errors.SyntaxError | errors.ReadOnlySqlTransaction):
+            if error.sqlstate is not None and (error.sqlstate[:2] in {"42", "0A"} or error.sqlstate == "25006"):
                 raise UsageError(f"{where}: {message}. Only one SELECT is possible here.") from None
             if isinstance(error, errors.InvalidParameterValue) and "snapshot" in message:
                 raise SnapshotLostError(f"{where}: the run's snapshot is gone. Go on with --resume.") from None
@@ -293,6 +293,10 @@ class _Session:
                 objects = holder.execute("select count(*) from pg_largeobject_metadata").fetchone()[0]
                 if objects:
                     notes.append(f"{objects} large objects are not archived")
+                sequences = holder.execute("select count(*) from pg_class where relkind = 'S'").fetchone()[0]
+                if sequences:
+                    notes.append(f"{sequences} sequences are not archived")
+                self._lock_queries(holder)
                 several = self._limits.connections > 1
                 if several:
                     self._snapshot = holder.execute("select pg_export_snapshot()").fetchone()[0]
@@ -303,9 +307,18 @@ class _Session:
         if several:
             self._readers = self._pool(self._limits.connections - 1)
         else:
-            self._readers = self._pool(1)
+            # Alone, the holder reads too; none can take its place, for its snapshot goes with it.
+            self._readers = Connections(1, self._reader, lambda connection: connection.close(), fixed=True)
             self._readers.adopt(holder)
         return Snapshot(identity=f"{row[0]}/{uuid.uuid4()}", one=True, taken_at=stamp(datetime.now(UTC)), notes=tuple(notes))
+
+    def _lock_queries(self, holder: Any) -> None:
+        """Planning a query locks what it reads until the transaction ends, so that TRUNCATE has to wait."""
+        if self._request.queries:
+            holder.execute("select set_config('search_path', %s, true)", (self._search_path,))
+            for query in self._request.queries.values():
+                holder.execute(f"explain select * from ({_single(query)}\n) as q")
+            holder.execute("select set_config('search_path', '', true)")
 
     def changed(self, table: Table) -> str:
         """TRUNCATE and rewriting ALTER are not hidden by a snapshot: compare the files of the table, then and now."""
@@ -342,12 +355,15 @@ class _Session:
                 return whole
             oid = self._detail(table.name)[2]
             leaves = connection.execute(
-                "select n.nspname, c.relname, c.relkind::text from pg_partition_tree(%s) t join pg_class c on"
-                " c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace where t.isleaf order by 1, 2",
+                "select n.nspname, c.relname, c.relkind::text, has_table_privilege(c.oid, 'select')"
+                " from pg_partition_tree(%s) t join pg_class c on c.oid = t.relid"
+                " join pg_namespace n on n.oid = c.relnamespace where t.isleaf order by 1, 2",
                 (oid,),
             ).fetchall()
+            if not all(allowed for *_, allowed in leaves):  # granted at the root only: read through the root
+                return whole
             found: list[Bounds] = []
-            for schema, name, kind in leaves:
+            for schema, name, kind, _ in leaves:
                 leaf = {"schema": schema, "leaf": name}
                 if kind == "r":
                     found += self._ranges(connection, f"{quote(schema)}.{quote(name)}", pages, leaf)
@@ -369,9 +385,9 @@ class _Session:
 
     def _from(self, table: Table, bounds: Bounds) -> str:
         """The FROM clause of a part of a table, with its WHERE."""
-        where = [f"({self._request.narrowing.where})"] if self._request.narrowing.where else []
+        where = [f"({self._request.narrowing.where}\n)"] if self._request.narrowing.where else []
         if table.kind is TableKind.QUERY:
-            source = f"({_single(self._request.queries[table.name.name])}) as q"
+            source = f"({_single(self._request.queries[table.name.name])}\n) as q"
         elif "leaf" in bounds:
             source = f"only {quote(bounds['schema'])}.{quote(bounds['leaf'])}"
         elif table.kind is TableKind.TABLE:

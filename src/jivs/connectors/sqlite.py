@@ -131,6 +131,8 @@ class _Session:
                 raise UsageError(f"{where}: {message}. It is no SQLite database, encrypted, or damaged.") from None
             if "no such table" in message or "no such column" in message:
                 raise SchemaChangedError(f"{where}: {message}. The table changed, or the name is wrong.") from None
+            if "no such module" in message:
+                raise UsageError(f"{where}: {message}. Leave the virtual table out with --exclude.") from None
             if "syntax error" in message or "one statement" in message or "readonly" in message:
                 raise UsageError(f"{where}: {message}. Only one SELECT is possible here.") from None
             raise TransientError(f"{where}: {message}. Try again, with --resume.") from None
@@ -185,7 +187,7 @@ class _Session:
         key: tuple[str, ...] = ()
         ddl, kind = query or "", TableKind.QUERY
         if query is not None:
-            cursor = connection.execute(f"select * from ({_single(query)}) limit 0")
+            cursor = connection.execute(f"select * from ({_single(query)}\n) limit 0")
             declared = [(str(item[0]), "") for item in cursor.description]
         else:
             facts = connection.execute("select name, type, pk, hidden from pragma_table_xinfo(?)", (name.name,)).fetchall()
@@ -247,10 +249,10 @@ class _Session:
         return free if bare is not None and not bare[0] and bare[1] == b"table" else ""
 
     def _from(self, name: TableName, kind: TableKind, bounds: Bounds) -> str:
-        where = [f"({self._request.narrowing.where})"] if self._request.narrowing.where else []
+        where = [f"({self._request.narrowing.where}\n)"] if self._request.narrowing.where else []
         source = _quote(name.name)
         if kind is TableKind.QUERY:
-            source = f"({_single(self._request.queries[name.name])})"
+            source = f"({_single(self._request.queries[name.name])}\n)"
         if "from" in bounds:
             where.append(f"{bounds['rowid']} >= {int(bounds['from'])}")
         if "to" in bounds:
@@ -292,8 +294,14 @@ class _Session:
                 array, bad = _array(take, cells)
                 arrays.append(array)
                 poison += [
-                    QuarantinedValue(row=row, column=index, original=text, canonical=text, reason=reason)
-                    for row, text, reason in bad
+                    QuarantinedValue(
+                        row=row,
+                        column=index,
+                        original=bytes(value) if isinstance(value, bytes) else _as_text(value),
+                        canonical=_misfit(value),
+                        reason=f"a value of class {_class_name(value)} in a column of another",
+                    )
+                    for row, value in bad
                 ]
             names = [f"c{index}" for index in range(len(arrays))]
             yield Chunk(batch=pa.RecordBatch.from_arrays(arrays, names=names), values=tuple(poison))
@@ -382,18 +390,23 @@ def _as_text(value: Any) -> bytes:
     return value.hex().encode() if isinstance(value, bytes) else repr(value).encode()
 
 
-def _array(take: _Take, cells: Sequence[Any]) -> tuple[pa.Array, list[tuple[int, bytes, str]]]:
+def _array(take: _Take, cells: Sequence[Any]) -> tuple[pa.Array, list[tuple[int, Any]]]:
     if take.what == "text":
         return pa.array([None if value is None else _as_text(value) for value in cells], pa.binary()), []
-    bad: list[tuple[int, bytes, str]] = []
+    bad: list[tuple[int, Any]] = []
     values: list[Any] = []
     for row, value in enumerate(cells):
         fits = value is None or _class_of(value) is take.kind
         values.append(value if fits else None)
         if not fits:
-            bad.append((row, _as_text(value), f"a value of class {_class_name(value)} in a column of another"))
+            bad.append((row, value))
     type_ = {Kind.INT64: pa.int64(), Kind.DOUBLE: pa.float64(), Kind.BINARY: pa.binary(), Kind.TEXT: pa.binary()}
     return pa.array(values, type_[take.kind]), bad
+
+
+def _misfit(value: Any) -> bytes:
+    """What enters the row hash for a value of another class than its column's: '7' is not 7."""
+    return f"{_class_name(value)}:".encode() + _as_text(value)
 
 
 def _class_name(value: Any) -> str:
@@ -403,8 +416,10 @@ def _class_name(value: Any) -> str:
 def _canonical(take: _Take, value: Any) -> bytes | None:
     if value is None:
         return None
-    if take.what == "text" or _class_of(value) is not take.kind:
+    if take.what == "text":
         return _as_text(value)
+    if _class_of(value) is not take.kind:
+        return _misfit(value)
     if isinstance(value, float):
         return str(struct.unpack("<q", struct.pack("<d", value))[0]).encode()
     if isinstance(value, Text):

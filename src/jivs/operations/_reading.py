@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from jivs.domain.plan import Level, Partition, RunPlan, TablePlan
 from jivs.domain.run import Step
 from jivs.domain.schema import TableName
 from jivs.errors import (
+    FatalError,
     FencedError,
     InterruptedRunError,
     JivsError,
@@ -34,10 +37,12 @@ from jivs.ports.store import Store
 from jivs.transfer.conform import conform
 from jivs.wire.rowhash import RowHasher
 
+_LOG = logging.getLogger(__name__)
 LEASE_SECONDS = 10.0
 _RENEW_SECONDS = 2.0
 _BEAT_SECONDS = 5.0
 _ATTEMPTS = 3
+_DEFECT = "a defect of JiVS ({}) kept the table from being read; run again with JIVS_LOG_LEVEL=DEBUG and report it"
 
 
 @dataclass
@@ -139,8 +144,7 @@ class Reading:
             runs.record(self.store, self.plan.run_id, part)
             self.pause("part recorded")
             self._held.pop(partition.id, None)
-            if not catalog.complete_step(self.plan.run_id, partition.id, step.epoch, part.rows):
-                raise FencedError(f"Partition {partition.id} has another owner now.")
+            self._commit(partition, step, part)
             with self._lock:
                 self.parts[partition.id] = part
                 self.seconds[partition.table] = self.seconds.get(partition.table, 0.0) + time.monotonic() - began
@@ -148,6 +152,13 @@ class Reading:
             self._maybe_end(plan)
         except JivsError as error:
             self._failed(plan, partition, step, error)
+        except Exception as error:
+            detail = "".join(traceback.format_exception(error))
+            self._failed(plan, partition, step, FatalError(_DEFECT.format(type(error).__name__), detail=detail))
+
+    def _commit(self, partition: Partition, step: Step, part: Part) -> None:
+        if not self.app.catalog().complete_step(self.plan.run_id, partition.id, step.epoch, part.rows):
+            raise FencedError(f"Partition {partition.id} has another owner now.")
 
     def _failed(self, plan: TablePlan, partition: Partition, step: Step, error: JivsError) -> None:
         """Try again, give the table up, or stop the run."""
@@ -170,6 +181,8 @@ class Reading:
         with self._lock:
             self.failed.setdefault(plan.table.name, error)
         catalog.release_step(self.plan.run_id, partition.id, step.epoch, failed=True)
+        if error.detail:
+            _LOG.debug("%s: %s", plan.table.name, error.detail)
         self.progress.warned(f"{plan.table.name}: {error.message}")
 
     def _read(self, plan: TablePlan, partition: Partition, epoch: int) -> Part:

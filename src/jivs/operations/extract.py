@@ -233,7 +233,7 @@ def _finish(
         complete=all(result.verdict in {"verified", "archived"} for result in results),
         schema_changed=any(isinstance(error, SchemaChangedError) for error in reading.failed.values()),
         level=reading.job.level,
-        snapshot_one=snapshot.one,
+        snapshot_one=snapshot.one and _shared(planned) and all(item.table.in_snapshot for item in planned.tables),
         manifest=published.link.manifest.number,
         manifest_sha256=published.link.sha256,
         tables=tuple(results),
@@ -272,7 +272,7 @@ def _judge(reading: Reading, table_plan: TablePlan, snapshot: Snapshot) -> tuple
         level=level.value,
         verdict="differs" if reasons else ("archived" if level is Level.NONE else "verified"),
         snapshot=table_plan.snapshot,
-        one_snapshot=snapshot.one and table_plan.table.in_snapshot,
+        one_snapshot=snapshot.one and _shared(reading.plan) and table_plan.table.in_snapshot,
         source_rows=end.source_rows,
         source_fingerprint=str(source) if source else "",
         read_fingerprint=str(read) if read else "",
@@ -292,6 +292,11 @@ def _judge(reading: Reading, table_plan: TablePlan, snapshot: Snapshot) -> tuple
         reason="; ".join(reasons),
     )
     return result, None if reasons else state
+
+
+def _shared(planned: RunPlan) -> bool:
+    """Whether all tables of a run were read in one snapshot; not so after a resume that kept finished tables."""
+    return len({item.snapshot for item in planned.tables}) <= 1
 
 
 def _result(name: TableName, verdict: str, seconds: float, reason: str) -> TableResult:

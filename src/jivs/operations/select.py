@@ -18,6 +18,10 @@ def choose(listings: Sequence[Listing], selection: Selection) -> list[Listing]:
     is matched with and without the schema, and takes views too. Raises UsageError if a pattern matches nothing.
     """
     queries = [listing for listing in listings if listing.kind is TableKind.QUERY]
+    tables = {listing.name for listing in listings if listing.kind is not TableKind.QUERY}
+    for query in queries:
+        if query.name in tables:
+            raise UsageError(f"Query {query.name} has the name of a table: give it another.")
     if selection.tables:
         chosen = list(queries)
         for pattern in selection.tables:

@@ -210,7 +210,7 @@ def _moments(array: pa.Array, column: Column) -> _Column:
     if pc.all(ordinary, min_count=0).as_py():
         try:
             return _Column(_cast(plain, wanted))
-        except pa.ArrowInvalid:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             pass
     storage = pa.int32() if column.type.kind is Kind.DATE else pa.int64()
     counts: list[int | None] = []

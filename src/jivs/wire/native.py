@@ -54,13 +54,20 @@ class CopyFailedError(Exception):
     """libpq reports an error on the stream; the connection's result holds it."""
 
 
+def _led_buffer(lead: bytes, capacity: int) -> pa.Buffer:
+    buffer = pa.allocate_buffer(len(lead) + capacity)
+    ctypes.memmove(buffer.address, lead, len(lead))
+    return buffer
+
+
 def gather(
-    connection: int, *, most_bytes: int, most_rows: int, heavy: int, check: Callable[[int], None]
+    connection: int, *, lead: bytes, most_bytes: int, most_rows: int, heavy: int, check: Callable[[int], None]
 ) -> Iterator[tuple[pa.Buffer, int]]:
     """Whole rows of a COPY in progress, as (bytes, number of rows) of up to ``most_bytes`` and ``most_rows``.
 
     ``connection`` is the address of the PGconn. ``check`` is called with the size of each row above ``heavy`` before it
-    is copied; it may raise. The buffer is overwritten by the next step. Raises CopyFailedError.
+    is copied; it may raise. ``lead`` stands in front of the rows of each buffer, which is overwritten by the next step.
+    Raises CopyFailedError.
     """
     library, libpq = _library(), _libpq()
     assert library is not None
@@ -70,14 +77,14 @@ def gather(
     release = ctypes.cast(libpq.PQfreemem, ctypes.c_void_p)
     held, used, rows = _Held(None, 0), ctypes.c_int64(), ctypes.c_int64()
     capacity, bound = most_bytes, heavy
-    buffer = pa.allocate_buffer(capacity)
+    buffer = _led_buffer(lead, capacity)
     try:
         while True:
             state = function(
                 ctypes.c_void_p(connection),
                 get,
                 release,
-                ctypes.c_void_p(buffer.address),
+                ctypes.c_void_p(buffer.address + len(lead)),
                 ctypes.c_int64(capacity),
                 ctypes.c_int64(most_rows),
                 ctypes.c_int64(bound),
@@ -87,7 +94,7 @@ def gather(
             )
             bound = heavy
             if rows.value:
-                yield buffer.slice(0, used.value), rows.value
+                yield buffer.slice(0, len(lead) + used.value), rows.value
             if state == _END:
                 return
             if state == _FAILED:
@@ -98,7 +105,7 @@ def gather(
                     bound = held.length
                 if held.length > capacity:
                     capacity = held.length
-                    buffer = pa.allocate_buffer(capacity)
+                    buffer = _led_buffer(lead, capacity)
     finally:
         if held.row:
             libpq.PQfreemem(ctypes.c_void_p(held.row))
