@@ -48,7 +48,10 @@ class Extraction(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     memory_limit: Size = Field(
-        default=512 << 20, ge=192 << 20, description="Memory of the whole process; batches and row groups derive from it."
+        default=512 << 20,
+        ge=192 << 20,
+        le=1 << 50,
+        description="Memory of the whole process; batches and row groups derive from it.",
     )
     batch_size: int = Field(default=0, ge=0, description="Ceiling of rows per batch; 0: batches are sized by bytes alone.")
     parallel_threads: int = Field(default=4, ge=1, le=64, description="Readers at once: the default of --parallel.")

@@ -40,6 +40,7 @@ class Source:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.changes = 0
 
     def execute(self, statement: str) -> None:
         if self.url.startswith("sqlite"):
@@ -54,7 +55,8 @@ class Source:
         """Move rows between ranges, take some away, add some."""
         self.execute("update a set t = t || ' changed' where id % 10 = 0")
         self.execute("delete from a where id between 300 and 330")
-        self.execute("insert into a select id + 100000, t from a where id <= 50")
+        self.changes += 1
+        self.execute(f"insert into a select id + {100000 * self.changes}, t from a where id <= 50")
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])

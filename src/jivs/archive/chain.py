@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +15,12 @@ from jivs.archive import layout
 from jivs.archive.writer import file_ref
 from jivs.domain.archive import FORMAT_VERSION, Manifest, TableState
 from jivs.domain.schema import TableName
-from jivs.errors import AlreadyExistsError, ArchiveFormatError, ConflictError, DamagedError
+from jivs.errors import AlreadyExistsError, ArchiveFormatError, ConflictError, DamagedError, FatalError
 from jivs.ports.clock import Clock, stamp
 from jivs.ports.store import Store
 
 _TRIES = 50
+_MANIFEST = re.compile(r"manifests/([0-9]{8})[.]json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +35,8 @@ def numbers(store: Store) -> list[int]:
     """The numbers of the manifests in the store, ascending."""
     found = []
     for entry in store.list("manifests/"):
-        name = entry.path.removeprefix("manifests/")
-        if name.endswith(".json") and name.removesuffix(".json").isdigit():
-            found.append(int(name.removesuffix(".json")))
+        if (match := _MANIFEST.fullmatch(entry.path)) is not None:
+            found.append(int(match[1]))
     return sorted(found)
 
 
@@ -69,7 +70,7 @@ def load(store: Store, number: int) -> Link:
                 f"{store.address} has archive format {version}; this JiVS reads up to {FORMAT_VERSION}: upgrade JiVS."
             )
         manifest = Manifest.from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} in {store.address} is not a manifest: it is damaged.", detail=repr(error)) from error
     if manifest.number != number:
         raise DamagedError(f"{path} in {store.address} says it is manifest {manifest.number}: it was moved or forged.")
@@ -128,6 +129,9 @@ def publish(store: Store, clock: Clock, proposal: Proposal, pause: Callable[[str
         current = load(store, known[-1]) if known else None
         manifest, overtaken = _next(current, clock, proposal, _readme(store, current))
         raw = manifest.to_bytes()
+        lost = [file.path for table in proposal.tables for file in table.files if not store.exists(file.path)]
+        if lost:
+            raise FatalError(f"{lost[0]} and {len(lost) - 1} more files of this run are gone from {store.address}.")
         pause("before manifest")
         try:
             store.create(layout.manifest(manifest.number), raw)

@@ -75,6 +75,11 @@ def run_heartbeat(run_id: str) -> str:
     return f"runs/{run_id}/heartbeat.json"
 
 
+def run_takeover(run_id: str, number: str) -> str:
+    """Path of the record of a takeover (with an empty number: what all their paths begin with)."""
+    return f"runs/{run_id}/owner-{number}"
+
+
 def run_part(run_id: str, partition: str, epoch: int) -> str:
     """Path of the record of a finished partition."""
     return f"runs/{run_id}/{partition}-{epoch}.json"

@@ -25,10 +25,13 @@ def quarantined_cells(store: Store, table: TableState) -> dict[str, dict[int, di
     for file in table.quarantine:
         if not file.values:
             continue
-        for record in quarantine_records(store, file):
-            if record["column"] is not None:
-                cells = out.setdefault(str(record["segment"]), {}).setdefault(_integer(record["row"]), {})
-                cells[index[str(record["column"])]] = _bytes(record["canonical"])
+        try:
+            for record in quarantine_records(store, file):
+                if record["column"] is not None:
+                    cells = out.setdefault(str(record["segment"]), {}).setdefault(_integer(record["row"]), {})
+                    cells[index[str(record["column"])]] = _bytes(record["canonical"])
+        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+            raise DamagedError(f"{file.path} does not fit its table: it is damaged.", detail=repr(error)) from error
     return out
 
 
@@ -75,10 +78,12 @@ def _require_columns(batch: pa.RecordBatch, columns: tuple[Column, ...], segment
 
 
 def _integer(value: object) -> int:
-    assert isinstance(value, int)
+    if not isinstance(value, int):
+        raise TypeError("no integer")
     return value
 
 
 def _bytes(value: object) -> bytes:
-    assert isinstance(value, bytes)
+    if not isinstance(value, bytes):
+        raise TypeError("no bytes")
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,9 +33,10 @@ class OpenRun:
     heartbeat: datetime
     owner: str
     stopped: bool
+    takeovers: int
 
     def alive(self, now: datetime) -> bool:
-        return not self.stopped and now - self.heartbeat < ALIVE
+        return not self.stopped and timedelta(0) <= now - self.heartbeat < ALIVE
 
 
 def begin(store: Store, clock: Clock, plan: RunPlan, owner: str) -> None:
@@ -47,6 +48,13 @@ def begin(store: Store, clock: Clock, plan: RunPlan, owner: str) -> None:
 def replan(store: Store, plan: RunPlan) -> None:
     """Replace the plan of a run that goes on under a new snapshot."""
     store.replace(layout.run_open(plan.run_id), plan.to_bytes())
+
+
+def take_over(store: Store, run: OpenRun, owner: str) -> None:
+    """Become the owner of an unfinished run. Of several that saw it in the same state one succeeds; the others get
+    AlreadyExistsError.
+    """
+    store.create(layout.run_takeover(run.plan.run_id, f"{run.takeovers + 1:06d}"), owner.encode())
 
 
 def beat(store: Store, clock: Clock, run_id: str, owner: str, *, stopped: bool = False) -> None:
@@ -71,7 +79,8 @@ def open_runs(store: Store) -> list[OpenRun]:
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedError(f"{layout.run_open(run_id)} in {store.address} is damaged.", detail=repr(error)) from error
         moment, owner, stopped = _sign(store, run_id)
-        found.append(OpenRun(plan=plan, heartbeat=moment, owner=owner, stopped=stopped))
+        takeovers = sum(1 for _ in store.list(layout.run_takeover(run_id, "")))
+        found.append(OpenRun(plan=plan, heartbeat=moment, owner=owner, stopped=stopped, takeovers=takeovers))
     return sorted(found, key=lambda run: run.heartbeat, reverse=True)
 
 
@@ -86,7 +95,7 @@ def parts(store: Store, run_id: str) -> dict[str, Part]:
     found: dict[str, Part] = {}
     for entry in store.list(layout.run_folder(run_id)):
         name = entry.path.rpartition("/")[2]
-        if name in {"open.json", "heartbeat.json"} or name.startswith("table-"):
+        if name in {"open.json", "heartbeat.json"} or name.startswith(("table-", "owner-")):
             continue
         part = Part.from_bytes(store.read(entry.path))
         if part.partition not in found or found[part.partition].epoch < part.epoch:
@@ -120,39 +129,51 @@ def abandon(store: Store, run_id: str) -> None:
         store.delete(entry.path)
 
 
-def sweep(store: Store, clock: Clock) -> tuple[int, list[str]]:
+def sweep(store: Store, clock: Clock, gone: Callable[[str], bool]) -> tuple[int, list[str]]:
     """Remove what ended or abandoned runs left behind.
 
-    Removed: records and temporary files of runs that are published, that have no plan, or that gave no sign of life for
-    24 hours, and segments that name such a run in their footer and stand in no manifest. Returns the number of files
-    removed, and the paths that nobody claims: those are reported, not removed.
+    Removed: records and temporary files of runs that are published, gave no sign of life for 24 hours, or never had a plan
+    and their owner is ``gone``; and files that name such a run, or one without any record, and stand in no manifest.
+    Returns the number of files removed, and the
+    paths that nobody claims: those are reported, not removed.
+
+    Other runs may begin and publish meanwhile. A run gives a sign of life before it writes a file, and removes it only
+    after it has published; so files are listed first, signs of life are read next, and manifests last.
     """
-    now = clock.now()
-    living = {run.plan.run_id for run in unpublished(store) if now - run.heartbeat < STALE}
+    candidates = [entry.path for prefix in ("data/", "quarantine/", "schema/") for entry in store.list(prefix)]
+    recorded = _run_ids(store)
+    living = {run_id for run_id in recorded if _alive(store, clock, gone, run_id)}
+    manifests = [chain.load(store, number).manifest for number in chain.numbers(store)]
+    listed = {file.path for manifest in manifests for file in manifest.files}
+    published = {manifest.run_id for manifest in manifests}
     removed = 0
-    for run_id in _run_ids(store):
-        if run_id not in living:
+    unclaimed = []
+    for path in candidates:
+        if path in listed:
+            continue
+        owner = run_of_file(store, path)
+        if not owner:
+            unclaimed.append(path)
+        elif owner in published or owner not in living:
+            store.delete(path)
+            removed += 1
+    for run_id in recorded:
+        if run_id in published or run_id not in living:
             abandon(store, run_id)
             removed += 1
-    removed += store.clean_spool(living)
-    listed = listed_files(store)
-    unclaimed = []
-    for prefix in ("data/", "quarantine/", "schema/"):
-        for entry in list(store.list(prefix)):
-            if entry.path in listed:
-                continue
-            owner = run_of_file(store, entry.path)
-            if not owner:
-                unclaimed.append(entry.path)
-            elif owner not in living:
-                store.delete(entry.path)
-                removed += 1
+    removed += store.clean_spool(lambda name: name in published or not _alive(store, clock, gone, name))
     return removed, unclaimed
 
 
-def listed_files(store: Store) -> set[str]:
-    """Every path that any manifest of the chain names."""
-    return {file.path for number in chain.numbers(store) for file in chain.load(store, number).manifest.files}
+def _alive(store: Store, clock: Clock, gone: Callable[[str], bool], run_id: str) -> bool:
+    """Whether a run gave a sign of life within a day of now, in either direction: clocks of machines differ.
+
+    A run that has a plan can be resumed, so the end of its process is not its own; one that has none cannot.
+    """
+    moment, owner, _ = _sign(store, run_id)
+    if gone(owner) and not store.exists(layout.run_open(run_id)):
+        return False
+    return abs(clock.now() - moment) < STALE
 
 
 def run_of_file(store: Store, path: str) -> str:
@@ -174,6 +195,7 @@ def _run_ids(store: Store) -> list[str]:
 def _sign(store: Store, run_id: str) -> tuple[datetime, str, bool]:
     try:
         sign: dict[str, Any] = json.loads(store.read(layout.run_heartbeat(run_id)))
-        return datetime.fromisoformat(sign["time"]), sign["owner"], sign["stopped"]
-    except (FileNotFoundError, ValueError, KeyError):
+        moment = datetime.fromisoformat(sign["time"]).astimezone(UTC)
+        return moment, str(sign["owner"]), bool(sign["stopped"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return datetime.fromtimestamp(0, UTC), "", False

@@ -53,7 +53,8 @@ def verify(
     work = _Work()
     manifests = _check_chain(store, link, expect, work)
     _check_files(store, manifests, work, threads, progress)
-    _check_extra(store, manifests, work)
+    if not any(finding.code == "chain-broken" for finding in work.findings):
+        _check_extra(store, work)
     for table in manifest.tables:
         _check_totals(table, work)
     if level in {"count", "full"}:
@@ -63,6 +64,10 @@ def verify(
         for table in manifest.tables:
             _check_fingerprints(store, table, work)
     notes = [] if expect else [_NO_ANCHOR]
+    if level == "full":
+        segments = [segment for table in manifest.tables if table.columns for segment in table.segments]
+        hashed = sum(1 for segment in segments if segment.fingerprint)
+        notes.append(f"{hashed} of {len(segments)} segments have a fingerprint and were compared with it")
     return Verdict(
         level=level,
         manifest=manifest.number,
@@ -108,27 +113,29 @@ def _check_chain(store: Store, link: chain.Link, expect: str, work: _Work) -> li
         after = before
     if after.manifest.number == 1 and after.manifest.previous:
         work.error("chain-broken", layout.manifest(1), "the first manifest names a predecessor")
-    _check_sums(store, link, work)
+    for manifest in manifests:
+        _check_sums(store, manifest, work, newest=manifest is link.manifest)
     return manifests
 
 
-def _check_sums(store: Store, link: chain.Link, work: _Work) -> None:
-    raw = link.manifest.to_bytes()
-    if hashlib.sha256(raw).hexdigest() != link.sha256:
+def _check_sums(store: Store, manifest: Manifest, work: _Work, *, newest: bool) -> None:
+    """A manifest must be in canonical form, and the checksums beside it those that it lists."""
+    raw = manifest.to_bytes()
+    if store.read(layout.manifest(manifest.number)) != raw:
         work.error(
             "manifest-forged",
-            layout.manifest(link.manifest.number),
+            layout.manifest(manifest.number),
             "it is not in canonical form: it was edited after it was published",
         )
         return
-    lines = chain.checksums(link.manifest, raw, chain.manifest_sums(store, link.manifest.number))
-    path = layout.sums(link.manifest.number)
+    lines = chain.checksums(manifest, raw, chain.manifest_sums(store, manifest.number))
+    path = layout.sums(manifest.number)
     if not store.exists(path):
         work.note("stale", path, "it is missing: the run was cut off after it published; the next run writes it")
     elif store.read(path) != lines:
         work.error("checksums-differ", path, "it does not list what the manifest lists: one of the two was changed")
-    elif not store.exists(layout.SUMS) or store.read(layout.SUMS) != lines:
-        work.note("stale", layout.SUMS, "it is older than the newest manifest; the next run renews it")
+    elif newest and (not store.exists(layout.SUMS) or store.read(layout.SUMS) != lines):
+        work.note("stale", layout.SUMS, "it is missing or not that of the newest manifest; the next run writes it")
 
 
 def _check_files(store: Store, manifests: Iterable[Manifest], work: _Work, threads: int, progress: Progress) -> None:
@@ -170,21 +177,26 @@ def _check_file(store: Store, file: FileRef) -> tuple[str, str] | None:
     return None
 
 
-def _check_extra(store: Store, manifests: Iterable[Manifest], work: _Work) -> None:
-    """Files where data lies that no manifest names and no run in progress claims."""
-    listed = {file.path for manifest in manifests for file in manifest.files}
+def _check_extra(store: Store, work: _Work) -> None:
+    """Files where data lies that no manifest names and no run in progress claims.
+
+    Runs may publish meanwhile: what was listed first is held against signs of life and manifests read afterwards.
+    """
+    present = [entry.path for prefix in ("data/", "quarantine/", "schema/") for entry in store.list(prefix)]
     living = {run.plan.run_id for run in open_runs(store)}
-    for prefix in ("data/", "quarantine/", "schema/"):
-        for entry in store.list(prefix):
-            if entry.path in listed:
-                continue
-            owner = run_of_file(store, entry.path)
-            if owner in living and owner:
-                work.note("in-progress", entry.path, f"run {owner} is not published yet")
-            elif owner and any(manifest.run_id == owner for manifest in manifests):
-                work.note("left-over", entry.path, f"left by run {owner}; the next run's sweep removes it")
-            else:
-                work.error("extra", entry.path, "no manifest lists it and no run claims it")
+    manifests = [chain.load(store, number).manifest for number in chain.numbers(store)]
+    listed = {file.path for manifest in manifests for file in manifest.files}
+    published = {manifest.run_id for manifest in manifests}
+    for path in present:
+        if path in listed:
+            continue
+        owner = run_of_file(store, path)
+        if owner and owner in published:
+            work.note("left-over", path, f"left by run {owner}; the next run's sweep removes it")
+        elif owner and owner in living:
+            work.note("in-progress", path, f"run {owner} is not published yet")
+        elif store.exists(path):
+            work.error("extra", path, "no manifest lists it and no run claims it")
 
 
 def _check_totals(table: TableState, work: _Work) -> None:
@@ -219,8 +231,13 @@ def _check_counts(store: Store, table: TableState, work: _Work) -> None:
     for file in table.quarantine:
         if file.path in work.bad:
             continue
-        with store.open(file.path) as handle:
-            rows = pq.read_metadata(handle).num_rows
+        try:
+            with store.open(file.path) as handle:
+                rows = pq.read_metadata(handle).num_rows
+        except (pa.ArrowException, OSError) as error:
+            work.bad.add(file.path)
+            work.error("changed", file.path, f"no Parquet file: {type(error).__name__}")
+            continue
         if rows != file.values + file.rows:
             work.error("rows-differ", file.path, f"{table.label}: {rows} entries, {file.values + file.rows} in the manifest")
 
@@ -231,7 +248,11 @@ def _check_fingerprints(store: Store, table: TableState, work: _Work) -> None:
     if any(file.path in work.bad for file in table.quarantine):
         work.error("unchecked", table.label, "its quarantine is damaged: the fingerprints cannot be computed")
         return
-    cells = quarantined_cells(store, table)
+    try:
+        cells = quarantined_cells(store, table)
+    except DamagedError as error:
+        work.error("changed", table.label, error.message)
+        return
     hasher = RowHasher(table.columns)
     for segment in table.segments:
         if segment.path in work.bad:

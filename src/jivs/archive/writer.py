@@ -7,6 +7,7 @@ import io
 import json
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _SMALLEST_GROUP = 4 << 20
 _BASE_MEMORY = 150 << 20
 """What the process needs before it holds a row: interpreter, Arrow, DuckDB (measured)."""
 
+_REJECTED_BYTES = 8 << 20
 _SHARES = 9
 """A row group's Arrow bytes cost about this many times as much at the peak: rows pending, being parsed, being encoded,
 and what the allocators keep (measured on lineitem)."""
@@ -104,6 +106,7 @@ class _Open:
     fingerprint: Fingerprint = EMPTY
     values: list[tuple[int, QuarantinedValue, str | None]] = field(default_factory=list)
     rejected: list[QuarantinedRow] = field(default_factory=list)
+    rejected_bytes: int = 0
 
 
 class SegmentWriter:
@@ -178,21 +181,24 @@ class SegmentWriter:
             self._pending_rows += batch.num_rows
         if self._pending_bytes >= self._group_bytes or self._pending_rows >= _ROWS:
             self._flush()
+        if sum(len(row.original) for row in rows) + current.rejected_bytes > _REJECTED_BYTES:
+            self._close_segment()  # writes the quarantine too: it is not held for a whole partition
+        else:
+            current.rejected_bytes += sum(len(row.original) for row in rows)
 
     def finish(self) -> None:
         """Write what is pending. Every table gets at least one segment, so that its columns can be read by anyone."""
-        self._segment()
-        self._close_segment()
+        if self._open is not None or not self.segments:
+            self._segment()
+            self._close_segment()
 
     def abandon(self) -> None:
         """Discard the unfinished segment."""
         if self._open is not None:
             current, self._open = self._open, None
-            try:
-                current.writer.close()
-            except (OSError, pa.ArrowException):
-                current.file.close()
-            current.file.close()
+            for close in (current.writer.close, current.file.close):
+                with suppress(OSError, pa.ArrowException):  # a full disk refuses even the end of what is thrown away
+                    close()
             current.file.path.unlink(missing_ok=True)
         self._pending.clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import replace
 from enum import StrEnum
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jivs.cli import exits
-from jivs.cli.frame import Output, OutputOption, build_app, clear_errors, console, show_json
+from jivs.cli.frame import Output, OutputOption, build_app, clear_errors, console, printing, show_json
 from jivs.cli.selecting import SourceNameOption
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ def verify(
             archive=archive, level=level.value, limits=limits, source=source, source_name=source_name, expect=expect
         )
         verdict = run(app, job)
-        if output is Output.JSON:
-            show_json(verdict.to_json())
-        else:
-            _show_verdict(verdict)
+        with printing():
+            if output is Output.JSON:
+                show_json(verdict.to_json())
+            else:
+                _show_verdict(verdict)
         raise typer.Exit(exits.DONE if verdict.sound and not verdict.source_differs else exits.INCOMPLETE)
 
 
@@ -139,9 +141,10 @@ def query(
 
         with run(build_app(), archive, sql, as_of) as reader:
             if output is Output.JSON:
+                names = _unique(reader.schema.names)
                 for batch in reader:
                     for row in _rows(batch):
-                        print(json.dumps(row, ensure_ascii=False, default=str))
+                        print(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, default=str))
                 return
             from rich.table import Table
 
@@ -153,7 +156,7 @@ def query(
                     if limit and shown == limit:
                         more = True
                         break
-                    grid.add_row(*("NULL" if value is None else str(value) for value in row.values()))
+                    grid.add_row(*("NULL" if value is None else str(value) for value in row))
                     shown += 1
                 if more:
                     break
@@ -162,16 +165,31 @@ def query(
                 print(f"The first {limit} rows; --limit 0 shows all.", file=sys.stderr)
 
 
+def _unique(names: list[str]) -> list[str]:
+    """Names for a JSON object: of two equal ones the second gets a number."""
+    out: list[str] = []
+    for name in names:
+        number, unique = 1, name
+        while unique in out:
+            number += 1
+            unique = f"{name}_{number}"
+        out.append(unique)
+    return out
+
+
 def _rows(batch: Any) -> Any:
-    """Rows as dicts of printable values."""
-    names = batch.schema.names
-    columns = [[_value(cell) for cell in column] for column in batch.columns]
-    for row in zip(*columns, strict=True):
-        yield dict(zip(names, row, strict=True))
+    """Rows as tuples of printable values."""
+    yield from zip(*([_value(cell) for cell in column] for column in batch.columns), strict=True)
 
 
 def _value(cell: Any) -> Any:
+    """A value that JSON has: bytes as hex digits, floats that are no numbers as text."""
     if not cell.is_valid:
         return None
-    value = cell.as_py()
-    return value.hex() if isinstance(value, bytes) else value
+    try:
+        value = cell.as_py()
+    except (ValueError, OverflowError):
+        return str(cell)
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jivs.cli import exits
-from jivs.cli.frame import Output, OutputOption, build_app, clear_errors, console, show_json, stopping
+from jivs.cli.frame import Output, OutputOption, build_app, clear_errors, console, printing, show_json, stopping
 from jivs.cli.progress import Meter, Style
 from jivs.cli.selecting import (
     ColumnsOption,
@@ -87,7 +87,8 @@ def extract(
 
         with Meter(style=progress) as meter, stopping(job.stop, hint):
             outcome = run(app, job, meter)
-        show(outcome, to, output)
+        with printing():
+            show(outcome, to, output)
         raise typer.Exit(_code(outcome, fail_on_quarantine))
 
 

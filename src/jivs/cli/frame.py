@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -66,7 +67,7 @@ def clear_errors(output: Output) -> Iterator[None]:
     except KeyboardInterrupt:
         _fail(output, "Stopped.", exits.INTERRUPTED, "KeyboardInterrupt")
     except BrokenPipeError:
-        sys.stderr.close()
+        _forget_output()
         raise typer.Exit(exits.DONE) from None
     except (typer.Exit, typer.Abort):
         raise
@@ -74,11 +75,26 @@ def clear_errors(output: Output) -> Iterator[None]:
         logging.getLogger("jivs").debug("unexpected", exc_info=error)
         _fail(
             output,
-            f"Unexpected error ({type(error).__name__}). Nothing was published by this command. Run it again with "
-            "JIVS_LOG_LEVEL=DEBUG and report what it prints.",
+            f"Unexpected error ({type(error).__name__}). Run it again with JIVS_LOG_LEVEL=DEBUG and report what it prints; "
+            "jivs inspect tells what an archive holds.",
             exits.UNEXPECTED,
             type(error).__name__,
         )
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print results whose exit code is known already: it stands, whether anybody reads them or not."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        _forget_output()
+
+
+def _forget_output() -> None:
+    """Nobody reads what is printed: let the interpreter's own flush at the end go nowhere, too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(output: Output, message: str, code: int, kind: str) -> NoReturn:

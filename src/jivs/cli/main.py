@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -40,5 +42,8 @@ app.add_typer(config.app, name="config")
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. A terminal that cannot show a character shows its escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -48,8 +48,7 @@ class Meter(Progress):
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self._live:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            self._write("\r\x1b[K")
 
     def planned(self, plan: RunPlan, resumed: int) -> None:
         self._of = {table.table.name: len(table.partitions) for table in plan.tables}
@@ -77,7 +76,7 @@ class Meter(Progress):
             self._event("warning", message=message)
         elif self._style is not Style.NONE:
             lead = "\r\x1b[K" if self._live else ""
-            sys.stderr.write(f"{lead}{message}\n")
+            self._write(f"{lead}{message}\n")
 
     def phase(self, name: str) -> None:
         self._phase = name
@@ -103,9 +102,17 @@ class Meter(Progress):
                 f"{table} (partition {facts['partition']}): {rows:,} rows in all, {pace:,} rows/s, "
                 f"{self._bytes / 1e6:,.0f} MB{eta}"
             )
-            sys.stderr.write(f"\r\x1b[K{line[:160]}" if self._live else f"{line}\n")
-            sys.stderr.flush()
+            self._write(f"\r\x1b[K{line[:160]}" if self._live else f"{line}\n")
 
     def _event(self, event: str, **facts: Any) -> None:
         if self._style is Style.JSON:
-            print(json.dumps({"event": event, **facts}, ensure_ascii=False), file=sys.stderr, flush=True)
+            self._write(json.dumps({"event": event, **facts}, ensure_ascii=False) + "\n")
+
+    def _write(self, text: str) -> None:
+        """Nobody may be listening any more: that is no reason to stop a run."""
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            self._style = Style.NONE
+            self._live = False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jivs.connectors._file_text import Encoding, Line, cell_bytes, find_encoding, lines
+from jivs.connectors._file_text import Encoding, Line, cell_bytes, find_encoding, largest_record, lines, too_large
 from jivs.domain.quarantine import QuarantinedRow
 from jivs.domain.schema import TEXT, ArchiveType, Column, Fidelity, Kind
 from jivs.domain.source import Limits
@@ -18,8 +18,8 @@ from jivs.errors import UsageError
 from jivs.ports.connector import Chunk
 
 _ROWS = 16 << 10
-_INTEGER = re.compile(r"-?(0|[1-9]\d{0,18})", re.ASCII)
-_DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.(\d+)", re.ASCII)
+_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
+_DECIMAL = re.compile(r"(?!-0[.]0*$)-?(0|[1-9]\d*)\.(\d+)", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,6})?", re.ASCII)
 
@@ -42,7 +42,7 @@ class Csv:
         self._dialect = dialect
         self._limits = limits
         self.encoding: Encoding = find_encoding(path, encoding)
-        csv.field_size_limit(max(csv.field_size_limit(), limits.largest_row))
+        csv.field_size_limit(largest_record(limits))
         self.header, self.names = self._names()
 
     def columns(self, types: dict[str, ArchiveType], *, infer: bool) -> list[Column]:
@@ -90,7 +90,8 @@ class Csv:
         arrays = []
         for position, narrow in zip(positions, typed, strict=True):
             cells = [row[position] for row in rows]
-            values = [None if cell == null or (narrow and not cell) else cell_bytes(cell) for cell in cells]
+            # Where a text for NULL is stated, an empty field of a typed column is not that: it goes to quarantine.
+            values = [None if cell == null or (narrow and not cell and null is None) else cell_bytes(cell) for cell in cells]
             arrays.append(pa.array(values, pa.binary()))
         names = [f"c{index}" for index in range(len(arrays))]
         return Chunk(batch=pa.RecordBatch.from_arrays(arrays, names=names), rows=tuple(rejected))
@@ -106,11 +107,14 @@ class Csv:
         if first is None:
             return [], []
         record, taken = first
+        if not record and self._dialect.header:
+            raise UsageError(f"{self._path.name}: its first line, which should hold the names, is blank. Say header=false.")
         if record is None:
             raise UsageError(
                 f"{self._path.name}: its first line is no CSV record: {taken[-1].raw[:60]!r}. State its dialect."
             )
-        cells = record if self._dialect.header else [f"column_{index + 1}" for index in range(len(record))]
+        width = max(1, len(record))
+        cells = record if self._dialect.header else [f"column_{index + 1}" for index in range(width)]
         names: list[str] = []
         for index, cell in enumerate(cells):
             name = cell_bytes(cell).decode(errors="replace") or f"column_{index + 1}"
@@ -161,7 +165,9 @@ class Csv:
                 record: list[str] | None = next(reader)
             except StopIteration:
                 return
-            except csv.Error:
+            except csv.Error as error:
+                if "field larger than" in str(error):
+                    raise too_large(self._path, self._limits) from None
                 record = None
             yield record, list(taken)
             taken.clear()

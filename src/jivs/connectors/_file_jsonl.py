@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jivs.connectors._file_text import Encoding, find_encoding, lines
+from jivs.connectors._file_text import Encoding, cell_bytes, find_encoding, lines
 from jivs.domain.quarantine import QuarantinedRow
 from jivs.domain.schema import ArchiveType, Column, Fidelity, Kind
 from jivs.domain.source import Limits
@@ -48,6 +48,8 @@ def parse_object(text: str) -> dict[str, Cell]:
             raise ValueError("not a JSON object")
         start = _skip(text, position + 1)
         value, position = _DECODER.raw_decode(text, start)
+        if any("\ud800" <= character <= "\udfff" for character in key):
+            raise ValueError("a key is no text")
         if key in out:
             raise ValueError(f"the key {key!r} occurs twice")
         out[key] = _cell(value, text[start:position])
@@ -105,6 +107,11 @@ class JsonLines:
         for key, count in seen.items():
             if count < total:
                 self._classes[key].add("absent")
+
+    @property
+    def definition(self) -> str:
+        """What values each key was found to have, absent ones included."""
+        return json.dumps({key: sorted(classes) for key, classes in self._classes.items()})
 
     def columns(self) -> list[Column]:
         """A column for each key, in order of appearance; where one type does not hold all, text and ``<key>__class``."""
@@ -193,9 +200,7 @@ def _chunk(rows: list[dict[str, Cell]], keys: Sequence[tuple[str, bool]], reject
         if tag:
             values = [class_.encode() for class_, _ in cells]
         else:
-            values = [
-                None if class_ in {"null", "absent"} else text.encode("utf-8", "surrogatepass") for class_, text in cells
-            ]
+            values = [None if class_ in {"null", "absent"} else cell_bytes(text) for class_, text in cells]
         arrays.append(pa.array(values, pa.binary()))
     names = [f"c{index}" for index in range(len(arrays))]
     return Chunk(batch=pa.RecordBatch.from_arrays(arrays, names=names), rows=tuple(rejected))

@@ -45,11 +45,12 @@ class Parquet:
         self._path = path
         self._limits = limits
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
                 self.rows: int = file.metadata.num_rows
                 self._groups: int = file.metadata.num_row_groups
                 self._bytes = sum(file.metadata.row_group(index).total_byte_size for index in range(self._groups))
                 self._schema: pa.Schema = file.schema_arrow
+                self._names = _unique(self._schema.names)
         except FileNotFoundError:
             raise UsageError(f"There is no file {path}.") from None
         except (pa.ArrowException, OSError) as error:
@@ -58,12 +59,12 @@ class Parquet:
     def columns(self) -> list[Column]:
         """The archive's columns; nested values and what has no archive type become text."""
         out = []
-        for field in self._schema:
+        for name, field in zip(self._names, self._schema, strict=True):
             type_, _, fidelity, logical = _rule(field.type)
             out.append(
                 Column(
-                    name=field.name,
-                    field=field.name,
+                    name=name,
+                    field=name,
                     type=type_,
                     source_type=str(field.type),
                     fidelity=fidelity,
@@ -77,9 +78,9 @@ class Parquet:
         """The rows, in bounded batches."""
         width = max(1, self._bytes // max(1, self.rows))
         size = max(1, min(self._limits.batch_rows or 64 << 10, self._limits.batch_bytes // width))
-        positions = [self._schema.names.index(column.name) for column in columns]
+        positions = [self._names.index(column.name) for column in columns]
         try:
-            with pq.ParquetFile(self._path) as file:
+            with pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us") as file:
                 for batch in file.iter_batches(batch_size=size, use_threads=False):
                     arrays = [_rule(batch.schema.field(index).type)[1](batch.column(index)) for index in positions]
                     names = [f"c{index}" for index in range(len(arrays))]
@@ -90,6 +91,18 @@ class Parquet:
     def count(self) -> int:
         """Rows, as its footer says."""
         return self.rows
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names by which columns can be told apart: a second ``a`` becomes ``a__2``."""
+    out: list[str] = []
+    for name in names:
+        unique, number = name, 1
+        while unique in out:
+            number += 1
+            unique = f"{name}__{number}"
+        out.append(unique)
+    return out
 
 
 def _rule(type_: pa.DataType) -> tuple[ArchiveType, Convert, Fidelity, str]:
@@ -103,12 +116,15 @@ def _rule(type_: pa.DataType) -> tuple[ArchiveType, Convert, Fidelity, str]:
             exact,
             "",
         )
+    if isinstance(type_, pa.BaseExtensionType):
+        archive, convert, fidelity, logical = _rule(type_.storage_type)
+        return archive, lambda array: convert(array.storage), fidelity, logical or str(type_)
     if pa.types.is_dictionary(type_):
         archive, convert, fidelity, logical = _rule(type_.value_type)
         return archive, lambda array: convert(array.dictionary_decode()), fidelity, logical
     if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
         return ArchiveType(kind=Kind.TEXT), lambda array: array.cast(pa.binary()), exact, ""
-    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
+    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or _is_bytes(type_):
         return ArchiveType(kind=Kind.BINARY), lambda array: array.cast(pa.binary()), exact, ""
     if pa.types.is_decimal(type_):
         if type_.precision <= 38 and 0 <= type_.scale <= type_.precision:
@@ -128,11 +144,20 @@ def _rule(type_: pa.DataType) -> tuple[ArchiveType, Convert, Fidelity, str]:
     return ArchiveType(kind=Kind.TEXT), _texts, Fidelity.TEXT, "json"
 
 
+def _is_bytes(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_binary(type_) or pa.types.is_binary_view(type_))
+
+
 def _timestamp(array: pa.Array, archive: ArchiveType) -> pa.Array:
     wanted = arrow_type(archive)
     factor = {"s": 1_000_000, "ms": 1000}.get(array.type.unit, 1)
     counts = array.view(pa.int64())
-    return (pc.multiply_checked(counts, pa.scalar(factor, pa.int64())) if factor > 1 else counts).view(wanted)
+    if factor > 1:
+        ends = pc.min_max(counts)
+        if ends["min"].is_valid and max(-ends["min"].as_py(), ends["max"].as_py()) > (2**63 - 1) // factor:
+            raise IntegrityError(f"a {array.type} has a value beyond the range of microseconds; cast it in the source")
+        counts = pc.multiply(counts, pa.scalar(factor, pa.int64()))
+    return counts.view(wanted)
 
 
 def _texts(array: pa.Array) -> pa.Array:

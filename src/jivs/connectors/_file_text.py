@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,10 +17,19 @@ from jivs.errors import IntegrityError, RowTooLargeError, UsageError
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _BLOCK = 1 << 20
 _BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_NAMES = (
+    "utf-8 utf-16-le utf-16-be utf-32-le utf-32-be ascii cp1252 cp1250 cp1251 cp437 cp850 iso8859-1 iso8859-2 iso8859-15 "
+    "koi8-r mac-roman shift_jis cp932 euc_jp gbk gb18030 big5 euc_kr"
+)
+_TEXT_ENCODINGS = {name: name for name in _NAMES.split()} | {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
+"""Encodings that are read; in the many-byte ones a line feed is never part of another character."""
+
 _UNDEFINED_IN_CP1252 = bytes((0x81, 0x8D, 0x8F, 0x90, 0x9D))
 
 
@@ -34,7 +44,7 @@ class Encoding:
     @property
     def wide(self) -> bool:
         """Whether a line feed is more than one byte."""
-        return self.name.startswith("utf-16")
+        return self.name.startswith(("utf-16", "utf-32"))
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ def compression_of(path: Path) -> str:
 
 def open_file(path: Path) -> BinaryIO:
     """The file's content, decompressed."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a file.")
     try:
         compression = compression_of(path)
         return pa.input_stream(str(path), compression=compression or None, buffer_size=_BLOCK)  # type: ignore[no-any-return]
@@ -81,18 +93,20 @@ def find_encoding(path: Path, stated: str) -> Encoding:
     Detected is UTF-8 wherever most of what is not ASCII is valid UTF-8 (the rest goes to quarantine), otherwise cp1252, or
     latin1 if bytes occur that cp1252 does not define.
     """
-    head = next(blocks(path), b"")[:4]
-    for mark, name in _BOMS:
-        if head.startswith(mark):
-            return Encoding(name=name, how="byte order mark", mark=len(mark))
+    name = ""
     if stated:
-        try:
+        with suppress(LookupError):
             name = codecs.lookup(stated).name
-        except LookupError:
-            raise UsageError(f"Unknown encoding {stated!r}. Use utf-8, utf-16, cp1252 or latin1.") from None
-        if name == "utf-16":
-            name = "utf-16-le"
-        return Encoding(name=name, how="stated")
+        if name not in _TEXT_ENCODINGS:
+            raise UsageError(f"Encoding {stated!r} is not read. Use one of: {', '.join(sorted(_TEXT_ENCODINGS))}.")
+    head = next(blocks(path), b"")[:4]
+    for mark, marked in _BOMS:
+        if head.startswith(mark):
+            return Encoding(name=marked, how="byte order mark", mark=len(mark))
+    if name:
+        return Encoding(name=_TEXT_ENCODINGS[name], how="stated")
+    if head.count(0) >= 2:
+        raise UsageError(f"{path.name} begins with NUL bytes: state its ?encoding= (utf-16-le, utf-16-be, utf-32-le, ...).")
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     valid = invalid = 0
     undefined = False
@@ -106,7 +120,7 @@ def find_encoding(path: Path, stated: str) -> Encoding:
         undefined = undefined or any(byte in block for byte in _UNDEFINED_IN_CP1252)
     if valid >= invalid:
         return Encoding(name="utf-8", how="detected")
-    return Encoding(name="latin-1" if undefined else "cp1252", how="detected")
+    return Encoding(name="iso8859-1" if undefined else "cp1252", how="detected")
 
 
 def lines(path: Path, encoding: Encoding, limits: Limits) -> Iterator[Line]:
@@ -125,13 +139,23 @@ def lines(path: Path, encoding: Encoding, limits: Limits) -> Iterator[Line]:
             start = end + width
             yield _line(raw, encoding)
         rest = data[start:]
-        if len(rest) > limits.largest_row:
-            raise RowTooLargeError(
-                f"A line of {path.name} has more than {limits.largest_row >> 20} MB, an eighth of the memory limit: raise "
-                "JIVS_EXTRACTION__MEMORY_LIMIT."
-            )
+        if len(rest) > largest_record(limits):
+            raise too_large(path, limits)
     if rest:
         yield _line(rest, encoding)
+
+
+def largest_record(limits: Limits) -> int:
+    """Bytes of the largest record of a text file: while it is parsed, it exists in several forms at once."""
+    return limits.heavy_row
+
+
+def too_large(path: Path, limits: Limits) -> RowTooLargeError:
+    """The error for a larger one."""
+    return RowTooLargeError(
+        f"A record of {path.name} has more than {largest_record(limits) >> 20} MB, 1/32 of the memory limit: raise "
+        "JIVS_EXTRACTION__MEMORY_LIMIT (or a quote is left open somewhere before)."
+    )
 
 
 def _find(data: bytes, newline: bytes, start: int, width: int) -> int:
@@ -152,7 +176,9 @@ def _line(raw: bytes, encoding: Encoding) -> Line:
 
 def cell_bytes(text: str) -> bytes:
     """A cell in UTF-8; bytes that were not decodable as they were."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogateescape")
+    for errors in ("strict", "surrogateescape"):
+        try:
+            return text.encode("utf-8", errors)
+        except UnicodeEncodeError:
+            continue
+    return text.encode("utf-8", "surrogatepass")

@@ -20,7 +20,7 @@ from jivs.connectors._file_text import COMPRESSIONS, compression_of
 from jivs.connectors._sql import narrow, parse_options
 from jivs.domain.fingerprint import EMPTY, Fingerprint
 from jivs.domain.plan import Bounds
-from jivs.domain.schema import ArchiveType, Column, Table, TableKind, TableName, assign_fields
+from jivs.domain.schema import INTEGERS, ArchiveType, Column, Kind, Table, TableKind, TableName, assign_fields
 from jivs.domain.source import Address, Capabilities, Limits, ServerInfo, Snapshot
 from jivs.errors import IntegrityError, SchemaChangedError, UsageError
 from jivs.ports.clock import stamp
@@ -28,6 +28,7 @@ from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Sessi
 from jivs.transfer.conform import conform
 from jivs.wire.rowhash import RowHasher
 
+_TYPED = INTEGERS | {Kind.BOOL, Kind.FLOAT, Kind.DOUBLE, Kind.DECIMAL, Kind.TEXT, Kind.DATE, Kind.TIME, Kind.TIMESTAMP}
 _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 
 
@@ -96,6 +97,7 @@ class _Session:
         self._request = request
         self._pace = pace
         self._files: dict[TableName, Path] = {}
+        self._links: list[str] = []
         self._states: dict[TableName, _State] = {}
         self._details: dict[TableName, tuple[Table, Csv | JsonLines | Parquet]] = {}
         self._lock = threading.Lock()
@@ -106,7 +108,10 @@ class _Session:
         return ServerInfo(
             product="files",
             version=f"{len(self._files)} files",
-            notes=("the source's fingerprint is computed by this process, from the files read again",),
+            notes=(
+                "the source's fingerprint is computed by this process, from the files read again",
+                *(f"the link to a folder {link} was not followed" for link in self._links),
+            ),
         )
 
     def _find(self) -> None:
@@ -117,25 +122,37 @@ class _Session:
         path = Path(pattern)
         try:
             if path.is_dir():
-                os.listdir(path)  # noqa: PTH208 - only to have the system refuse an unreadable folder
-                found = sorted(
-                    item for item in path.rglob("*") if item.is_file() and (self._options.format or _format(item))
-                )
+                found = [item for item in self._walk(path) if self._options.format or _format(item)]
             elif glob.has_magic(pattern) and not path.exists():
-                found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207
+                names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - a pattern may begin with a slash
+                found = sorted(Path(name) for name in names if Path(name).is_file())
+            elif path.exists() and not path.is_file():
+                raise UsageError(f"{pattern} is neither a file nor a folder.")
             else:
                 path.open("rb").close()
                 found = [path]
         except FileNotFoundError:
             raise UsageError(f"There is no file or folder {pattern}. Check the path.") from None
         except OSError as error:
-            raise UsageError(f"{pattern} cannot be read: {error.strerror}. Check its permissions.") from None
+            raise UsageError(
+                f"{error.filename or pattern} cannot be read: {error.strerror}. Check its permissions."
+            ) from None
         if not found:
             raise UsageError(f"{pattern} has no CSV, JSON Lines or Parquet file.")
-        stems = [_stem(item) for item in found]
-        for item, stem in zip(found, stems, strict=True):
-            name = stem if stems.count(stem) == 1 else str(item.relative_to(path) if path.is_dir() else item.name)
+        for name, item in zip(_names(found), found, strict=True):
             self._files[TableName(schema="", name=name)] = item
+
+    def _walk(self, folder: Path) -> list[Path]:
+        """Every file below a folder. One that cannot be read is an error; links to folders are said, not followed."""
+
+        def refuse(error: OSError) -> None:
+            raise error
+
+        found = []
+        for parent, folders, names in os.walk(folder, onerror=refuse):
+            self._links += [str(Path(parent, name)) for name in folders if Path(parent, name).is_symlink()]
+            found += [Path(parent, name) for name in names if Path(parent, name).is_file()]
+        return sorted(found)
 
     def tables(self) -> Sequence[Listing]:
         self._find()
@@ -165,6 +182,7 @@ class _Session:
         reader: Csv | JsonLines | Parquet
         columns: list[Column]
         rows = -1
+        ddl = ""
         if kind in {"csv", "tsv"}:
             delimiter = options.delimiter or ("\t" if kind == "tsv" else ",")
             dialect = Dialect(delimiter=delimiter, quote=options.quote, header=options.header, null=options.null)
@@ -176,6 +194,7 @@ class _Session:
         elif kind == "jsonl":
             reader = JsonLines(path, options.encoding, self._limits)
             columns = reader.columns()
+            ddl = reader.definition
             notes.append(f"encoding {reader.encoding.name} ({reader.encoding.how})")
         elif kind == "parquet":
             reader = Parquet(path, self._limits)
@@ -187,6 +206,7 @@ class _Session:
             name=name,
             kind=TableKind.FILE,
             columns=assign_fields(narrow(columns, self._request.narrowing, str(name))),
+            ddl=ddl,
             estimated_rows=rows,
             estimated_bytes=path.stat().st_size,
             notes=tuple(notes),
@@ -243,12 +263,22 @@ def _types(text: str) -> dict[str, ArchiveType]:
     out = {}
     for part in filter(None, text.split(",")):
         name, separator, type_ = part.rpartition(":")
+        wanted = type_.strip().replace(";", ",")
         try:
-            out[name] = ArchiveType.parse(type_.strip().replace(";", ","))
+            parsed = ArchiveType.parse(wanted)
+            known = separator and str(parsed) == wanted and parsed.kind in _TYPED
+            if parsed.kind is Kind.DECIMAL:
+                known = known and 1 <= parsed.precision <= 38 and parsed.scale <= parsed.precision
+            if parsed.kind is Kind.TIMESTAMP:
+                known = known and parsed.unit in {"us", "ns"}
         except (ValueError, TypeError):
-            separator = ""
-        if not separator:
-            raise UsageError(f"types: {part!r} is no column:type. Types: int64, decimal(10;2), date, timestamp(us), bool.")
+            known = False
+        if not known:
+            raise UsageError(
+                f"types: {part!r} is no column:type. Types: int64, decimal(10;2), double, date, time, timestamp(us), bool, "
+                "text."
+            )
+        out[name] = parsed
     return out
 
 
@@ -257,6 +287,23 @@ def _format(path: Path) -> str:
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
     return _FORMATS.get(suffixes[-1], "") if suffixes else ""
+
+
+def _names(found: Sequence[Path]) -> list[str]:
+    """A table name for each file: its stem where that is unique, else as much of its path as tells it from the others."""
+    parts = [[_shown(part) for part in path.parts] for path in found]
+    names = [_shown(_stem(path)) for path in found]
+    depth = 1
+    while len(set(names)) < len(names) and depth <= max(len(part) for part in parts):
+        twice = {name for name in names if names.count(name) > 1}
+        names = ["/".join(part[-depth:]) if name in twice else name for name, part in zip(names, parts, strict=True)]
+        depth += 1
+    return names
+
+
+def _shown(name: str) -> str:
+    """A file's name as text, whatever its bytes are."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _stem(path: Path) -> str:

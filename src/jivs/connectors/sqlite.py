@@ -187,8 +187,10 @@ class _Session:
         key: tuple[str, ...] = ()
         ddl, kind = query or "", TableKind.QUERY
         if query is not None:
-            cursor = connection.execute(f"select * from ({_single(query)}\n) limit 0")
+            connection.execute(f"select * from ({_single(query)}\n) limit 0")
+            cursor = connection.execute(_single(query))  # inside a subquery, SQLite renames columns of the same name
             declared = [(str(item[0]), "") for item in cursor.description]
+            cursor.close()
         else:
             facts = connection.execute("select name, type, pk, hidden from pragma_table_xinfo(?)", (name.name,)).fetchall()
             if not facts:

@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from jivs.domain.fingerprint import EMPTY, Fingerprint
 from jivs.domain.schema import Column, TableKind, TableName
 
 FORMAT_VERSION = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FINGERPRINT = re.compile(r"([0-9a-f]{16})?")
+
+
+def checked(value: Any) -> Any:
+    """A noun read from JSON, if every field has the type that its annotation says; raises TypeError otherwise.
+
+    A manifest may be forged or damaged: what is read from one is looked at before it is used.
+    """
+    for item in fields(value):
+        found = getattr(value, item.name)
+        wanted = _PLAIN.get(str(item.type))
+        if wanted is not None and type(found) is not wanted:
+            raise TypeError(f"{type(value).__name__}.{item.name} is no {item.type}")
+        if item.name == "sha256" and not _SHA256.fullmatch(found):
+            raise TypeError(f"{item.name} is no SHA-256")
+        if item.name.endswith("fingerprint") and not _FINGERPRINT.fullmatch(found):
+            raise TypeError(f"{item.name} is no fingerprint")
+        if item.name in {"bytes", "rows", "values"} and found < 0:
+            raise TypeError(f"{item.name} is below zero")
+        if str(item.type).startswith("tuple[str") and not all(isinstance(part, str) for part in found):
+            raise TypeError(f"{item.name} holds something that is no text")
+    return value
+
+
+_PLAIN: dict[str, type] = {"str": str, "int": int, "bool": bool}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +70,8 @@ class Segment(FileRef):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(**data)
+        found: Self = checked(cls(**data))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +93,8 @@ class QuarantineFile(FileRef):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(**data)
+        found: Self = checked(cls(**data))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +185,8 @@ class Proof:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(**{**data, "notes": tuple(data["notes"])})
+        found: Self = checked(cls(**{**data, "notes": tuple(data["notes"])}))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,21 +267,25 @@ class TableState:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         schema_file = data["schema_file"]
-        return cls(
+        found: Self = checked(cls(
             source=data["source"],
             name=TableName(schema=data["schema"], name=data["name"]),
             kind=TableKind(data["kind"]),
-            columns=tuple(Column.from_json(column) for column in data["columns"]),
+            columns=tuple(checked(Column.from_json(column)) for column in data["columns"]),
             primary_key=tuple(data["primary_key"]),
             segments=tuple(Segment.from_json(item) for item in data["segments"]),
             quarantine=tuple(QuarantineFile.from_json(item) for item in data["quarantine"]),
             proof=Proof.from_json(data["verification"]),
             run_id=data["run_id"],
             changed_in=data["changed_in"],
-            schema_file=FileRef(**schema_file) if schema_file else None,
+            schema_file=checked(FileRef(**schema_file)) if schema_file else None,
             zero_column_rows=data["totals"]["zero_column_rows"],
             notes=tuple(data["notes"]),
-        )
+        ))  # fmt: skip
+        columns = {column.name for column in found.columns}
+        if len(columns) != len(found.columns) or not columns >= set(found.primary_key):
+            raise TypeError(f"{found.label}: its columns do not fit its key")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,19 +331,21 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(
+        found: Self = checked(cls(
             archive_id=data["archive_id"],
             number=data["number"],
             previous=data["previous"],
             created=data["created"],
             tool=data["tool"],
             run_id=data["run_id"],
-            readme=FileRef(**data["readme"]),
+            readme=checked(FileRef(**data["readme"])),
             sources=data["sources"],
             tables=tuple(TableState.from_json(table) for table in data["tables"]),
             failed=tuple(data["failed"]),
             notes=tuple(data["notes"]),
-        )
+        ))  # fmt: skip
+        found.to_bytes()  # refuses what cannot be canonical: floats, keys that are no text
+        return found
 
 
 def canonical_json(data: Any) -> bytes:

@@ -100,9 +100,9 @@ class Address:
                 "%XX or pass it as ${NAME} from the environment."
             ) from None
         options = _options(parts.query, expand)
-        if "@" in parts.path + parts.query + parts.fragment or parts.fragment:
+        if "@" in parts.path + parts.query or ";" in parts.path or parts.fragment:
             raise UsageError(
-                "The connection URL has an @ or # behind its host: write special characters of user and password as %XX "
+                "The connection URL has an @, # or ; behind its host: write special characters of user and password as %XX "
                 "(/ is %2F, ? is %3F, # is %23, @ is %40), or pass the password as ${NAME} from the environment."
             )
         username = expand(unquote(parts.username or "")) or options.pop("user", "")

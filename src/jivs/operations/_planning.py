@@ -9,9 +9,9 @@ from jivs.archive import runs
 from jivs.archive.writer import readers_that_fit
 from jivs.domain.archive import Manifest, Part, TableEnd
 from jivs.domain.plan import Bounds, Level, Partition, RunPlan, TablePlan
-from jivs.domain.schema import Table, TableName
+from jivs.domain.schema import Table, TableKind, TableName
 from jivs.domain.source import Limits, Snapshot
-from jivs.errors import ConflictError, SchemaChangedError, UsageError
+from jivs.errors import AlreadyExistsError, ConflictError, SchemaChangedError, UsageError
 from jivs.operations.job import ExtractJob, Progress
 from jivs.ports.app import App
 from jivs.ports.connector import Listing, Session
@@ -46,7 +46,7 @@ def _plan_table(
     session: Session, name: TableName, number: int, snapshot: Snapshot, job: ExtractJob, *, base: int, prefix: str
 ) -> TablePlan:
     table = session.describe(name)
-    bounds = session.split(table, job.partition_bytes) if table.columns else ()
+    bounds = session.split(table, job.partition_bytes) if table.columns or table.kind is TableKind.FILE else ()
     return TablePlan(table=table, partitions=_number(table, number, bounds, prefix), base=base, snapshot=snapshot.identity)
 
 
@@ -73,13 +73,30 @@ class Resumed:
         self.ends = ends
 
 
-def find_open_run(app: App, store: Store, digest: str) -> runs.OpenRun:
-    """The newest unfinished run that reads the same. Raises UsageError where there is none, ConflictError if it lives."""
+def take_over(app: App, store: Store, run: runs.OpenRun) -> None:
+    """Make an unfinished run our own, before any of its work is touched. Raises ConflictError if somebody was faster."""
+    try:
+        runs.take_over(store, run, app.owner)
+    except AlreadyExistsError as error:
+        raise ConflictError(f"Run {run.plan.run_id} was just taken over by another process.") from error
+    runs.beat(store, app.clock, run.plan.run_id, app.owner)
+
+
+def find_open_run(app: App, store: Store, digest: str, level: Level) -> runs.OpenRun:
+    """The newest unfinished run that reads the same.
+
+    Raises UsageError where there is none, or only one at another level; ConflictError if it is alive.
+    """
     mine = [run for run in runs.unpublished(store) if run.plan.digest == digest]
     if not mine:
         raise UsageError(
             f"There is nothing to resume in {store.address}: no unfinished run reads the same tables of this source. "
             "Leave --resume out to begin a new run."
+        )
+    if mine[0].plan.level is not level:
+        raise UsageError(
+            f"Run {mine[0].plan.run_id} was begun with --verify {mine[0].plan.level.value}: resume it with the same, or "
+            "begin a new run without --resume."
         )
     if mine[0].alive(app.clock.now()) and not app.gone(mine[0].owner):
         raise ConflictError(
@@ -135,7 +152,8 @@ def _carry_over(
         table = session.describe(plan.table.name)
     except UsageError as error:
         raise SchemaChangedError(f"{plan.table.name} is gone since the run began. Start a new run.") from error
-    bounds = list(session.split(table, job.partition_bytes)) if table.columns else []
+    readable = table.columns or table.kind is TableKind.FILE
+    bounds = list(session.split(table, job.partition_bytes)) if readable else []
     old_bounds = [partition.bounds for partition in plan.partitions]
     equal: dict[str, Part] = {}
     if table.same_structure(plan.table) and _tiles(bounds) == _tiles(old_bounds) and job.level is Level.FULL:

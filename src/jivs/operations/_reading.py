@@ -22,6 +22,7 @@ from jivs.domain.plan import Level, Partition, RunPlan, TablePlan
 from jivs.domain.run import Step
 from jivs.domain.schema import TableName
 from jivs.errors import (
+    ConflictError,
     FatalError,
     FencedError,
     InterruptedRunError,
@@ -167,7 +168,7 @@ class Reading:
         if (
             self.job.stop.is_set()
             or self.fatal is not None
-            or isinstance(error, (InterruptedRunError, FencedError, SnapshotLostError, StoreError))
+            or isinstance(error, (InterruptedRunError, ConflictError, SnapshotLostError, StoreError))
         ):
             catalog.release_step(self.plan.run_id, partition.id, step.epoch)
             raise error
@@ -186,7 +187,7 @@ class Reading:
         self.progress.warned(f"{plan.table.name}: {error.message}")
 
     def _read(self, plan: TablePlan, partition: Partition, epoch: int) -> Part:
-        full = self.job.level is Level.FULL
+        full = self.job.level is Level.FULL and bool(plan.table.columns)
         writer = SegmentWriter(
             store=self.store,
             source=self.plan.source,

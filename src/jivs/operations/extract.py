@@ -53,7 +53,7 @@ def prepare(app: App, job: ExtractJob) -> Opened:
         connector=connector,
         label=label,
         limits=limits,
-        digest=job.selection.digest(f"{label} {address.shown}"),
+        digest=job.selection.digest(f"{label} {address.shown} {sorted(address.options.items())}"),
     )
 
 
@@ -88,7 +88,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
     link = chain.newest(store)
     named = bool(job.source_name)
     planning.require_source(link.manifest if link else None, opened.label, opened.address.shown, named=named)
-    old = planning.find_open_run(app, store, opened.digest) if job.resume else None
+    old = planning.find_open_run(app, store, opened.digest, job.level) if job.resume else None
     with closing(open_session(app, job, opened)) as session:
         server = session.ping()
         listings = session.tables()
@@ -109,7 +109,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
             runs.begin(store, app.clock, planned, app.owner)
             work = planning.Resumed(planned, {}, {})
         else:
-            runs.beat(store, app.clock, run_id, app.owner)
+            planning.take_over(app, store, old)
             work = planning.resume(session, store, old.plan, snapshot, job, progress)
         pause("planned")
         with _recorded(app, store, opened, work) as epoch:
@@ -132,7 +132,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
             state = RunState.COMPLETED if outcome.complete else RunState.INCOMPLETE
             app.catalog().transition(run_id, epoch, state)
     pause("before sweep")
-    runs.sweep(store, app.clock)
+    runs.sweep(store, app.clock, app.gone)
     return replace(outcome, seconds=app.clock.monotonic() - began)
 
 
@@ -252,8 +252,8 @@ def _judge(reading: Reading, table_plan: TablePlan, snapshot: Snapshot) -> tuple
     end = reading.ends[name]
     parts = [reading.parts[partition.id] for partition in table_plan.partitions]
     bare = not table_plan.table.columns
-    archived = end.source_rows if bare else sum(part.rows for part in parts)
     rejected = sum(part.quarantined_rows for part in parts)
+    archived = end.source_rows - rejected if bare else sum(part.rows for part in parts)
     full = level is Level.FULL and not bare
     read = _sum((part.rows, part.fingerprint) for part in parts) if full else None
     written = _sum((part.rows, part.archive_fingerprint) for part in parts) if full else None

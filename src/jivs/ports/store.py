@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -61,8 +61,10 @@ class Store(Protocol):
     def delete(self, path: str) -> None:
         """Remove a file; one that is not there is no error."""
 
-    def clean_spool(self, keep: Set[str]) -> int:
-        """Remove what writers that are gone left in the spool; folders named in ``keep`` stay. The number removed."""
+    def clean_spool(self, gone: Callable[[str], bool]) -> int:
+        """Remove what writers that are gone left in the spool. ``gone`` is asked about each folder's name just before it
+        would be removed. The number of files removed.
+        """
 
     def local(self, path: str) -> str:
         """An address of the file that readers of Parquet can open themselves."""

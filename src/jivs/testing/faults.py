@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,8 +62,8 @@ class FaultyStore:
     def list(self, prefix: str = "") -> Iterator[Entry]:
         return self._store.list(prefix)
 
-    def clean_spool(self, keep: Set[str]) -> int:
-        return self._store.clean_spool(keep)
+    def clean_spool(self, gone: Callable[[str], bool]) -> int:
+        return self._store.clean_spool(gone)
 
     def local(self, path: str) -> str:
         return self._store.local(path)

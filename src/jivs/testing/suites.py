@@ -100,7 +100,7 @@ class StoreSuite:
         for run in ("living", "dead"):
             (store.spool / run).mkdir()
             (store.spool / run / "file").touch()
-        store.clean_spool({"living"})
+        store.clean_spool(lambda name: name == "dead")
         assert (store.spool / "living" / "file").exists()
         assert not (store.spool / "dead").exists()
 

@@ -6,9 +6,12 @@ quarantine with its bytes; a moment that exists but exceeds the type goes, as te
 
 from __future__ import annotations
 
+import math
+import re
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +24,10 @@ from jivs.ports.connector import Chunk
 from jivs.transfer.moments import ORDINARY, RANGE, parse
 
 _INTEGER = r"^[+-]?\d+$"
+_PLAIN_DECIMAL = re.compile(r"[+-]?\d+([.]\d+)?([eE][+-]?\d{1,4})?", re.ASCII)
+_PLAIN_FLOAT = re.compile(r"[+-]?(\d+([.]\d*)?([eE][+-]?\d+)?|[Ii]nf(inity)?|[Nn]a[Nn])", re.ASCII)
 _DECIMAL = r"^[+-]?\d+([.]\d+)?$"
+_UTC = r"([+]00(:?00)?|Z)$"
 _FLOAT = r"^[+-]?(\d+([.]\d*)?([eE][+-]?\d+)?|[Ii]nf(inity)?|[Nn]a[Nn])$"
 
 
@@ -129,7 +135,7 @@ def _parsed(array: pa.Array, column: Column) -> _Column:
     if kind is Kind.DECIMAL:
         return _numbers(array, column, _DECIMAL, _one_decimal(column))
     if kind in {Kind.FLOAT, Kind.DOUBLE}:
-        return _numbers(array, column, _FLOAT, _one_float)
+        return _floats(array, column)
     if kind is Kind.BOOL:
         return _numbers(array, column, r"^(t|f|true|false|0|1)$", _one_bool)
     raise FatalError(f"Column {column.name}: a connector has to deliver {column.type} itself.")
@@ -153,10 +159,22 @@ def _numbers(array: pa.Array, column: Column, pattern: str, one: _One) -> _Colum
         if text is not None:
             try:
                 value = one(text)
-            except (ValueError, InvalidOperation):
+            except (ValueError, ArithmeticError):
                 poison.append((row, text.encode(), f"no value of {column.type}"))
         values.append(value)
     return _Column(pa.array(values, wanted), None, tuple(poison))
+
+
+def _floats(array: pa.Array, column: Column) -> _Column:
+    """As numbers; a finite text that overflows or underflows is no value of the type."""
+    done = _numbers(array, column, _FLOAT, _one_float(column))
+    extreme = pc.or_(pc.is_inf(done.array), pc.equal(done.array, 0.0))
+    if done.poison or not pc.any(extreme).as_py():
+        return done
+    plain_zero = pc.match_substring_regex(array, r"^[+-]?(0+([.]0*)?([eE][+-]?\d+)?|[Ii]nf(inity)?)$")
+    if pc.all(pc.or_(pc.invert(extreme), plain_zero), min_count=0).as_py():
+        return done
+    return _numbers(array, column, "^$", _one_float(column))
 
 
 def _one_integer(column: Column) -> _One:
@@ -174,25 +192,41 @@ def _one_integer(column: Column) -> _One:
 
 
 def _one_decimal(column: Column) -> _One:
-    step = Decimal(1).scaleb(-column.type.scale)
-    limit = Decimal(10) ** (column.type.precision - column.type.scale)
+    """Exact in integers: Python's decimal context would round at 28 digits."""
+    limit = 10**column.type.precision
 
     def one(text: str) -> Decimal:
-        value = Decimal(text)
-        if not value.is_finite() or abs(value) >= limit:
+        if not _PLAIN_DECIMAL.fullmatch(text):
             raise ValueError(text)
-        exponent = value.as_tuple().exponent
-        if isinstance(exponent, int) and exponent < -column.type.scale and value % step != 0:
+        value = Decimal(text)
+        _, digits, exponent = value.as_tuple()
+        shift = int(exponent) + column.type.scale
+        number = int("".join(map(str, digits)))
+        number, rest = (number * 10**shift, 0) if shift >= 0 else divmod(number, 10**-shift)
+        if rest or number >= limit:
             raise ValueError(text)
         return value
 
     return one
 
 
-def _one_float(text: str) -> float:
-    if "_" in text or text != text.strip():
-        raise ValueError(text)
-    return float(text)
+def _one_float(column: Column) -> _One:
+    single = column.type.kind is Kind.FLOAT
+
+    def one(text: str) -> float:
+        """The nearest float, as long as that is not another number than the one written: no overflow, no underflow."""
+        if not _PLAIN_FLOAT.fullmatch(text):
+            raise ValueError(text)
+        value = float(text)
+        kept = struct.unpack("f", struct.pack("f", value))[0] if single and math.isfinite(value) else value
+        written = text.strip("+-").lower()
+        if written.startswith(("inf", "nan")):
+            return value
+        if math.isinf(kept) or (kept == 0 and any(digit in "123456789" for digit in written.partition("e")[0])):
+            raise ValueError(text)
+        return value
+
+    return one
 
 
 def _one_bool(text: str) -> bool:
@@ -205,8 +239,13 @@ def _one_bool(text: str) -> bool:
 def _moments(array: pa.Array, column: Column) -> _Column:
     """Ordinary ones through Arrow's cast, the others one by one: a count, or a text for the companion column."""
     wanted = arrow_type(column.type)
-    plain = pc.replace_substring_regex(array, r"([+]00(:?00)?|Z)$", "") if column.type.zoned else array
-    ordinary = pc.match_substring_regex(plain, ORDINARY[column.type.kind])
+    plain = array
+    ordinary = pc.match_substring_regex(array, ORDINARY[column.type.kind])
+    if column.type.zoned:
+        plain = pc.replace_substring_regex(array, _UTC, "")
+        ordinary = pc.and_(
+            pc.match_substring_regex(plain, ORDINARY[column.type.kind]), pc.match_substring_regex(array, _UTC)
+        )
     if pc.all(ordinary, min_count=0).as_py():
         try:
             return _Column(_cast(plain, wanted))

@@ -8,14 +8,15 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from jivs.errors import AlreadyExistsError, FatalError, StoreError
+from jivs.errors import AlreadyExistsError, FatalError, StoreError, UsageError
 from jivs.ports.store import Entry
 
+_TRIES = 20
 _STALE_SECONDS = 24 * 3600
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -43,19 +44,16 @@ class LocalStore:
     def put(self, local: Path, path: str) -> None:
         target = self._path(path)
         with self._clear_errors(target):
-            self._make_folder(target.parent)
             with local.open("rb") as file:
                 os.fsync(file.fileno())
-            local.replace(target)
-            _sync_folder(target.parent)
+            self._name(target, lambda: local.replace(target))
 
     def create(self, path: str, data: bytes) -> None:
         target = self._path(path)
         with self._clear_errors(target):
-            self._make_folder(target.parent)
             temporary = self._write(data)
             try:
-                os.link(temporary, target)
+                self._name(target, lambda: os.link(temporary, target))
             except FileExistsError:
                 raise AlreadyExistsError(f"{path} exists already in {self.address}.") from None
             except OSError as error:
@@ -67,18 +65,15 @@ class LocalStore:
                 raise
             finally:
                 temporary.unlink(missing_ok=True)
-            _sync_folder(target.parent)
 
     def replace(self, path: str, data: bytes) -> None:
         target = self._path(path)
         with self._clear_errors(target):
-            self._make_folder(target.parent)
             temporary = self._write(data)
             try:
-                temporary.replace(target)
+                self._name(target, lambda: temporary.replace(target))
             finally:
                 temporary.unlink(missing_ok=True)
-            _sync_folder(target.parent)
 
     def read(self, path: str) -> bytes:
         target = self._path(path)
@@ -122,21 +117,19 @@ class LocalStore:
                 break
             parent = parent.parent
 
-    def clean_spool(self, keep: Set[str]) -> int:
+    def clean_spool(self, gone: Callable[[str], bool]) -> int:
         folder = self._root / "tmp"
         if not folder.is_dir():
             return 0
         removed = 0
         with self._clear_errors(folder):
             for item in list(folder.iterdir()):
-                if item.is_dir() and item.name not in keep:
+                if item.is_dir() and gone(item.name):
                     removed += sum(1 for _ in item.iterdir())
                     shutil.rmtree(item, ignore_errors=True)
                 elif item.is_file() and _writer_gone(item):
                     item.unlink(missing_ok=True)
                     removed += 1
-            with suppress(OSError):
-                folder.rmdir()
         return removed
 
     def local(self, path: str) -> str:
@@ -148,13 +141,26 @@ class LocalStore:
             raise ValueError(f"not a path inside a store: {path!r}")
         return self._root / pure
 
+    def _name(self, target: Path, act: Callable[[], object]) -> None:
+        """Give a file its name, durably. Somebody else may be removing the folder because it was empty: make it again."""
+        for attempt in range(_TRIES):
+            self._make_folder(target.parent)
+            try:
+                act()
+                _sync_folder(target.parent)
+            except FileNotFoundError:
+                if attempt == _TRIES - 1:
+                    raise
+            else:
+                return
+
     def _make_folder(self, folder: Path) -> None:
         missing = []
         while not folder.is_dir():
             missing.append(folder)
             folder = folder.parent
         for new in reversed(missing):
-            new.mkdir(exist_ok=True)
+            new.mkdir(parents=True, exist_ok=True)
             _sync_folder(new.parent)
 
     def _write(self, data: bytes) -> Path:
@@ -176,12 +182,13 @@ class LocalStore:
         except FileNotFoundError:
             raise
         except OSError as error:
+            if error.errno in {errno.EEXIST, errno.ENOTDIR}:
+                raise UsageError(f"{self._root} is not a folder: choose another path for the archive.") from error
             what = {
                 errno.ENOSPC: "the disk is full: free some space",
                 errno.EDQUOT: "the disk quota is used up: free some space",
                 errno.EACCES: "access is denied: check the permissions of the folder",
                 errno.EROFS: "the file system is read-only: choose another folder",
-                errno.ENOTDIR: "a part of the path is a file: choose another folder",
             }.get(error.errno or 0, os.strerror(error.errno or 0))
             raise StoreError(f"Cannot use {target}: {what}, then try again.", detail=repr(error)) from error
 
