@@ -16,6 +16,7 @@ from jivs import connectors
 from jivs.backends.catalog.sql import SqlCatalog
 from jivs.backends.store.local import LocalStore
 from jivs.domain.source import Address, Limits
+from jivs.errors import UserError
 from jivs.ports.catalog import Catalog
 from jivs.ports.connector import Request, Session
 from jivs.ports.store import Store
@@ -127,3 +128,34 @@ def test_servers_do_not_run_as_root(postgres: PostgresServer, maria: MariaServer
         assert server.process is not None
         status = Path(f"/proc/{server.process.pid}/status").read_text()
         assert "Uid:\t0\t" not in status
+
+
+def test_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    import sqlalchemy as sa
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    from jivs.backends.catalog import tables
+
+    SqlCatalog(tmp_path / "catalog.db", FakeClock()).close()
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'catalog.db'}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert context.get_current_revision() == tables.HEAD
+        assert compare_metadata(context, tables.metadata) == []
+    engine.dispose()
+    migrations = Path(tables.__file__).parent / "migrations"
+    assert ScriptDirectory(str(migrations)).get_heads() == [tables.HEAD]
+
+
+def test_an_older_catalog_is_brought_up_and_a_newer_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.db"
+    SqlCatalog(path, FakeClock()).close()
+    SqlCatalog(path, FakeClock()).close()
+    connection = sqlite3.connect(path)
+    connection.execute("update alembic_version set version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(UserError, match="upgrade JiVS"):
+        SqlCatalog(path, FakeClock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from jivs.archive import chain, layout
 from jivs.domain.archive import Part, TableEnd
 from jivs.domain.plan import RunPlan
 from jivs.domain.schema import TableName
-from jivs.errors import DamagedError
+from jivs.errors import DamagedError, StoreError
 from jivs.ports.clock import Clock, stamp
 from jivs.ports.store import Store
 
@@ -42,7 +43,12 @@ class OpenRun:
 def begin(store: Store, clock: Clock, plan: RunPlan, owner: str) -> None:
     """Record the plan, once."""
     beat(store, clock, plan.run_id, owner)
-    store.create(layout.run_open(plan.run_id), plan.to_bytes())
+    try:
+        store.create(layout.run_open(plan.run_id), plan.to_bytes())
+    except StoreError:
+        with suppress(StoreError):
+            store.delete(layout.run_heartbeat(plan.run_id))
+        raise
 
 
 def replan(store: Store, plan: RunPlan) -> None:

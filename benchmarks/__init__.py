@@ -1,0 +1,1 @@
+"""Measuring JiVS side by side with others, in one run, on one machine: ``make bench``."""
