@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from jivs.errors import UsageError
 
-_SECRET_OPTION = re.compile(r"pass|pwd|secret|token|key$", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -127,11 +126,6 @@ def _variable(name: str, lookup: Callable[[str], str | None]) -> str:
 
 def _options(query: str, expand: Callable[[str], str]) -> dict[str, str]:
     return {key: expand(value) for key, value in parse_qsl(query, keep_blank_values=True)}
-
-
-def secret_option(name: str) -> bool:
-    """Whether an option of a URL must never be shown."""
-    return _SECRET_OPTION.search(name) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

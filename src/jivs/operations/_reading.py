@@ -25,11 +25,14 @@ from jivs.errors import (
     ConflictError,
     FatalError,
     FencedError,
+    IntegrityError,
     InterruptedRunError,
     JivsError,
+    SchemaChangedError,
     SnapshotLostError,
     StoreError,
     TransientError,
+    UserError,
 )
 from jivs.operations.job import ExtractJob, Progress
 from jivs.ports.app import App
@@ -41,7 +44,6 @@ from jivs.wire.rowhash import RowHasher
 _LOG = logging.getLogger(__name__)
 LEASE_SECONDS = 10.0
 _RENEW_SECONDS = 2.0
-_BEAT_SECONDS = 5.0
 _ATTEMPTS = 3
 _DEFECT = "a defect of JiVS ({}) kept the table from being read; run again with JIVS_LOG_LEVEL=DEBUG and report it"
 
@@ -75,11 +77,12 @@ class Reading:
         self._ended = threading.Event()
         keeper.start()
         try:
-            for plan in self.plan.tables:
-                self._maybe_end(plan)
+            self._end_tables()
             with ThreadPoolExecutor(max_workers=readers, thread_name_prefix="reader") as pool:
                 for future in [pool.submit(self._loop) for _ in range(readers)]:
                     future.result()
+            if self.fatal is None and not self.job.stop.is_set():
+                self._end_tables()
         finally:
             self._ended.set()
             keeper.join()
@@ -87,6 +90,15 @@ class Reading:
             raise self.fatal
         if self.job.stop.is_set():
             raise InterruptedRunError("Stopped. Go on with: --resume")
+
+    def _end_tables(self) -> None:
+        """End every table whose partitions are all finished, also one whose end failed when its last partition did."""
+        for plan in self.plan.tables:
+            try:
+                self._maybe_end(plan)
+            except (UserError, SchemaChangedError, IntegrityError, FatalError) as error:
+                self.failed.setdefault(plan.table.name, error)
+                self.progress.warned(f"{plan.table.name}: {error.message}")
 
     # -- threads --------------------------------------------------------------------------------------------------
 
@@ -106,8 +118,7 @@ class Reading:
                 return
 
     def _keep(self) -> None:
-        """Renew the leases; give signs of life to other processes."""
-        beaten = time.monotonic()
+        """Renew the leases."""
         while not self._ended.wait(_RENEW_SECONDS):
             try:
                 catalog = self.app.catalog()
@@ -117,9 +128,6 @@ class Reading:
                     alive = alive and (still or partition not in self._held)
                 if not alive:
                     raise FencedError("Another process took this run over: it goes on there.")
-                if time.monotonic() - beaten > _BEAT_SECONDS:
-                    runs.beat(self.store, self.app.clock, self.plan.run_id, self.app.owner)
-                    beaten = time.monotonic()
             except JivsError as error:
                 self._stop(error)
                 return

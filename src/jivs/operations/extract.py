@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,15 @@ from jivs.domain.plan import Level, RunPlan, TablePlan
 from jivs.domain.run import Run, RunState
 from jivs.domain.schema import TableName
 from jivs.domain.source import Address, Limits, ServerInfo, Snapshot
-from jivs.errors import ConflictError, FencedError, InterruptedRunError, JivsError, SchemaChangedError, TransientError
+from jivs.errors import (
+    ConflictError,
+    FencedError,
+    InterruptedRunError,
+    JivsError,
+    SchemaChangedError,
+    StoreError,
+    TransientError,
+)
 from jivs.operations import _planning as planning
 from jivs.operations._reading import LEASE_SECONDS, Reading, table_state
 from jivs.operations.job import ExtractJob, Outcome, Progress, TableResult
@@ -28,6 +37,8 @@ from jivs.ports.connector import Connector, Narrowing, Request, Session
 from jivs.ports.store import Store
 from jivs.transfer.reconcile import Sides, differences
 from jivs.transfer.throttle import Throttle
+
+_BEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,38 +113,77 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
         chain.repair(store)
         base = link.manifest.number if link else 0
         run_id = old.plan.run_id if old else _new_run_id(app)
-        if old is None:
-            planned = planning.plan_run(
-                session, names, snapshot, job, run_id=run_id, source=opened.label, digest=opened.digest, base=base
-            )
-            runs.begin(store, app.clock, planned, app.owner)
-            work = planning.Resumed(planned, {}, {})
-        else:
+        if old is not None:
             planning.take_over(app, store, old)
-            work = planning.resume(session, store, old.plan, snapshot, job, progress)
-        pause("planned")
-        with _recorded(app, store, opened, work) as epoch:
-            reading = Reading(
-                app=app,
-                store=store,
-                session=session,
-                plan=work.plan,
-                job=job,
-                progress=progress,
-                epoch=epoch,
-                pause=pause,
-                parts=work.parts,
-                ends=work.ends,
-            )
-            progress.planned(work.plan, len(work.parts))
-            reading.run(opened.limits.parallel)
-            progress.phase("publish")
-            outcome = _finish(app, reading, opened, server, snapshot, notes, pause)
-            state = RunState.COMPLETED if outcome.complete else RunState.INCOMPLETE
-            app.catalog().transition(run_id, epoch, state)
+        with _beating(app, store, run_id):
+            if old is None:
+                planned = planning.plan_run(
+                    session, names, snapshot, job, run_id=run_id, source=opened.label, digest=opened.digest, base=base
+                )
+                runs.begin(store, app.clock, planned, app.owner)
+                work = planning.Resumed(planned, {}, {})
+            else:
+                work = planning.resume(session, store, old.plan, snapshot, job, progress)
+            pause("planned")
+            outcome = _run(app, store, session, opened, job, work, server, snapshot, notes, progress, pause)
     pause("before sweep")
     runs.sweep(store, app.clock, app.gone)
     return replace(outcome, seconds=app.clock.monotonic() - began)
+
+
+@contextmanager
+def _beating(app: App, store: Store, run_id: str) -> Iterator[None]:
+    """Give signs of life to other processes for as long as the block lasts, however long planning takes."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(_BEAT_SECONDS):
+            with suppress(StoreError):  # whoever writes next will say it
+                runs.beat(store, app.clock, run_id, app.owner)
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _run(
+    app: App,
+    store: Store,
+    session: Session,
+    opened: Opened,
+    job: ExtractJob,
+    work: planning.Resumed,
+    server: ServerInfo,
+    snapshot: Snapshot,
+    notes: list[str],
+    progress: Progress,
+    pause: Callable[[str], None],
+) -> Outcome:
+    """Read, compare and publish, as the owner of the run in the catalog."""
+    with _recorded(app, store, opened, work) as epoch:
+        reading = Reading(
+            app=app,
+            store=store,
+            session=session,
+            plan=work.plan,
+            job=job,
+            progress=progress,
+            epoch=epoch,
+            pause=pause,
+            parts=work.parts,
+            ends=work.ends,
+        )
+        progress.planned(work.plan, len(work.parts))
+        reading.run(opened.limits.parallel)
+        progress.phase("publish")
+        outcome = _finish(app, reading, opened, server, snapshot, notes, pause)
+        state = RunState.COMPLETED if outcome.complete else RunState.INCOMPLETE
+        app.catalog().transition(work.plan.run_id, epoch, state)
+    return outcome
 
 
 @contextmanager
