@@ -403,12 +403,30 @@ def test_a_truncate_waits_for_a_query_that_has_not_begun(pg: str, run: Run) -> N
     assert outcome.tables[0].archived == 50
 
 
-def test_a_database_whose_bytes_do_not_convert_says_so(postgres: PostgresServer, run: Run) -> None:
-    """A byte that WIN1252 does not define: the table is not archived, and the others are."""
-    url = postgres.create("undefined", "encoding 'WIN1252' template template0 lc_collate 'C' lc_ctype 'C'")
-    make(url, "create table good as select 1 as a", "create table bad (a text)",
-         r"insert into bad select convert_from('\x81'::bytea, 'WIN1252')")  # fmt: skip
-    outcome = run(url)
-    verdicts = {item.table.name: item.verdict for item in outcome.tables}
-    assert verdicts["good"] == "verified"
-    assert verdicts["bad"] == "failed"
+@pytest.mark.parametrize(
+    ("encoding", "bad", "good"), [("WIN1252", rb"\x81", "ä€"), ("EUC_JP", rb"\xf9a1", "日本語")], ids=["WIN1252", "EUC_JP"]
+)
+@pytest.mark.parametrize("level", [Level.COUNT, Level.FULL])
+def test_bytes_that_the_server_cannot_convert_are_quarantined(
+    postgres: PostgresServer, run: Run, tmp_path: Path, encoding: str, bad: bytes, good: str, level: Level
+) -> None:
+    """One such value makes the server refuse the whole statement; the row stays, and so do all the others."""
+    name = f"x{encoding.lower()}{level.value}"
+    url = postgres.create(name, f"encoding '{encoding}' template template0 lc_collate 'C' lc_ctype 'C'")
+    make(url, "create table t (id int primary key, a text, n numeric(5,2))",
+         f"insert into t select 1, convert_from('{bad.decode()}'::bytea, '{encoding}'), 1.5")  # fmt: skip
+    with psycopg.connect(url) as connection:
+        connection.execute("insert into t select g, %s || g, 'NaN' from generate_series(2, 3000) g", (good,))
+    outcome = run(url, level=level, partition_bytes=32 << 10)
+    assert outcome.complete, outcome.tables
+    rows = archives.rows(tmp_path / "archive", "t").sort_by("id").to_pylist()
+    assert len(rows) == 3000
+    assert rows[0]["a"] is None
+    assert rows[1]["a"] == f"{good}2"
+    assert any("decoded and hashed by this process" in note for note in archives.table(tmp_path / "archive", "t")["notes"])
+    assert [entry["original"] for entry in archives.quarantine(tmp_path / "archive", "t") if entry["column"] == "a"] == [
+        bytes.fromhex(bad.decode()[2:])
+    ]
+    if level is Level.FULL:
+        assert not archives.verdict(tmp_path / "archive", source=url).source_differs
+        assert archives.independent(tmp_path / "archive") == 0

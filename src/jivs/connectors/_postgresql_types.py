@@ -52,7 +52,7 @@ def _int32(expression: str) -> str:
     return f"('x'||encode({expression},'hex'))::bit(32)::int"
 
 
-def _unhex(array: pa.Array) -> pa.Array:
+def unhex(array: pa.Array) -> pa.Array:
     """Hex digits to the bytes they denote, for all values at once."""
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -69,7 +69,7 @@ def _unhex(array: pa.Array) -> pa.Array:
 
 
 def _uuid(array: pa.Array) -> pa.Array:
-    return pa.ExtensionArray.from_storage(pa.uuid(), _unhex(array).cast(pa.binary(16)))
+    return pa.ExtensionArray.from_storage(pa.uuid(), unhex(array).cast(pa.binary(16)))
 
 
 def _interval(array: pa.Array) -> pa.Array:
@@ -81,7 +81,7 @@ def _interval(array: pa.Array) -> pa.Array:
             "days": int.from_bytes(raw[8:12], "big", signed=True),
             "months": int.from_bytes(raw[12:], "big", signed=True),
         }
-        for raw in _unhex(array).to_pylist()
+        for raw in unhex(array).to_pylist()
     ]
     return pa.array(values, INTERVAL)
 
@@ -94,7 +94,7 @@ def _timetz(array: pa.Array) -> pa.Array:
             "time_us": int.from_bytes(raw[:8], "big", signed=True),
             "offset_s": -int.from_bytes(raw[8:], "big", signed=True),
         }
-        for raw in _unhex(array).to_pylist()
+        for raw in unhex(array).to_pylist()
     ]
     return pa.array(values, TIMETZ)
 
@@ -147,7 +147,7 @@ RULES: dict[str, Rule] = {
         select="encode({c},'hex')",
         canonical="encode({c},'hex')",
         read=pa.binary(),
-        decode=_unhex,
+        decode=unhex,
         long=True,
     ),
     "uuid": Rule(

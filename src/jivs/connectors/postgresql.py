@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from jivs.connectors import _postgresql_catalog as catalog
+from jivs.connectors import _postgresql_errors as clear
+from jivs.connectors import _postgresql_raw as untranslatable
 from jivs.connectors import _postgresql_types as types
 from jivs.connectors._postgresql_catalog import qualified, quote
 from jivs.connectors._postgresql_read import Gate, Shape, copy, fetch
-from jivs.connectors._sql import Connections, narrow, parse_options, redact
-from jivs.domain.fingerprint import Fingerprint
+from jivs.connectors._sql import Connections, narrow, parse_options
+from jivs.domain.fingerprint import EMPTY, Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import Table, TableKind, TableName
 from jivs.domain.source import Address, Capabilities, Limits, ServerInfo, Snapshot
@@ -26,13 +28,11 @@ from jivs.errors import (
     FatalError,
     JivsError,
     SchemaChangedError,
-    SnapshotLostError,
-    TransientError,
-    UnreachableError,
-    UsageError,
 )
 from jivs.ports.clock import stamp
 from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Session, TypeRow
+from jivs.transfer.conform import conform
+from jivs.wire.rowhash import RowHasher
 
 _PAGE = 8192
 _MOST_LOCKS = 3000
@@ -92,6 +92,7 @@ class _Session:
         self._holder: Any = None
         self._holder_free = threading.Lock()
         self._locked: frozenset[TableName] = frozenset()
+        self._raw: set[TableName] = set()
         self._describing = threading.Lock()
         self._readers = self._pool(max(1, limits.connections))
 
@@ -121,7 +122,7 @@ class _Session:
                 **given,
             )
         except psycopg.Error as error:
-            raise self._unreachable(error) from None
+            raise clear.unreachable(error, self._address) from None
         with self._clear_errors():
             self._version = connection.info.server_version
             query = "select current_setting('search_path'), getdatabaseencoding()"
@@ -181,53 +182,16 @@ class _Session:
             if table.kind is TableKind.QUERY:
                 connection.execute("select set_config('search_path', '', true)")
 
-    def _unreachable(self, error: Exception) -> JivsError:
-        secrets = [self._address.password.reveal()]
-        message = redact(str(error), secrets)
-        where = self._address.shown
-        if "authentication failed" in message or "no password supplied" in message:
-            return UsageError(f"{where} refused the login of user {self._address.username}: check user and password.")
-        if 'database "' in message and "does not exist" in message:
-            return UsageError(f"{where}: the server has no such database. Check the name after the last slash.")
-        if 'role "' in message and "does not exist" in message:
-            return UsageError(f"{where}: the server has no user {self._address.username}.")
-        return UnreachableError(
-            f"{where} cannot be reached: {message}. Check host, port, TLS options and whether the server runs.",
-            detail=message,
-        )
-
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:
         import psycopg
-        from psycopg import errors
 
         try:
             yield
         except JivsError:
             raise
         except psycopg.Error as error:
-            where = self._address.shown
-            message = redact(error.diag.message_primary or str(error), [self._address.password.reveal()])
-            if isinstance(error, errors.InsufficientPrivilege):
-                raise UsageError(
-                    f"{where}: {message}. Grant the account SELECT (or BYPASSRLS where row security hides rows), or "
-                    "leave the table out with --exclude."
-                ) from None
-            if isinstance(error, (errors.UndefinedTable, errors.UndefinedColumn)):
-                raise SchemaChangedError(f"{where}: {message}. The table changed, or the name is wrong.") from None
-            if isinstance(error, errors.LockNotAvailable):
-                raise TransientError(
-                    f"{where}: {message}. Another session holds a table; try again later or set lock_timeout in the URL."
-                ) from None
-            if isinstance(error, errors.QueryCanceled):
-                raise TransientError(f"{where}: {message}. See statement_timeout in the URL.") from None
-            if error.sqlstate is not None and (error.sqlstate[:2] in {"42", "0A"} or error.sqlstate == "25006"):
-                raise UsageError(f"{where}: {message}. Only one SELECT is possible here.") from None
-            if isinstance(error, errors.InvalidParameterValue) and "snapshot" in message:
-                raise SnapshotLostError(f"{where}: the run's snapshot is gone. Go on with --resume.") from None
-            if error.sqlstate is None or error.sqlstate[:2] in {"08", "57", "53", "58"}:
-                raise UnreachableError(f"{where} broke off: {message}. Try again, with --resume.") from None
-            raise FatalError(f"{where}: {message} (SQLSTATE {error.sqlstate}).") from None
+            raise clear.translated(error, self._address) from None
 
     # -- describing -----------------------------------------------------------------------------------------------
 
@@ -245,7 +209,9 @@ class _Session:
             return [*queries, *catalog.listings(connection)]
 
     def describe(self, name: TableName) -> Table:
-        return self._detail(name)[0]
+        table = self._detail(name)[0]
+        note = (untranslatable.NOTE.format(self._encoding),) if name in self._raw else ()
+        return replace(table, notes=(*table.notes, *note))
 
     def _detail(self, name: TableName) -> tuple[Table, list[types.Rule], int]:
         with self._describing:
@@ -404,6 +370,9 @@ class _Session:
         described, rules, _ = self._detail(table.name)
         if not described.same_structure(table):
             raise SchemaChangedError(f"{table.name}: its columns changed since the run was planned. Start a new run.")
+        raw = table.name in self._raw
+        if raw:
+            rules = untranslatable.rules(rules, self._encoding)
         chosen = ", ".join(
             rule.select.replace("{c}", quote(column.name)) for column, rule in zip(table.columns, rules, strict=True)
         )
@@ -418,13 +387,15 @@ class _Session:
 
         gate = Gate(limits=self._limits, alone=alone, table=str(table.name))
         try:
-            with self._on(table) as connection:
+            with self._remembering(table), self._on(table) as connection:
                 if self._encoding == "SQL_ASCII":  # anything else makes the server refuse bytes that are no text
                     connection.execute("set client_encoding = 'SQL_ASCII'")
                 if self._pace.rate:
-                    yield from fetch(connection, select, shape, gate, self._pace)
+                    chunks = fetch(connection, select, shape, gate, self._pace)
                 else:
-                    yield from copy(connection, select, shape, gate)
+                    chunks = copy(connection, select, shape, gate)
+                for chunk in chunks:
+                    yield untranslatable.decoded(chunk, rules, self._encoding) if raw else chunk
                 if self._encoding == "SQL_ASCII":
                     connection.execute("set client_encoding = 'UTF8'")
         finally:
@@ -435,7 +406,28 @@ class _Session:
         with self._on(table) as connection:
             return int(connection.execute(f"select count(*) {self._from(table, bounds)}").fetchone()[0])
 
+    @contextmanager
+    def _remembering(self, table: Table) -> Iterator[None]:
+        """Remember a table whose text the server cannot convert: the next attempt reads its bytes."""
+        try:
+            yield
+        except clear.UntranslatableError as error:
+            if table.name in self._raw or self._encoding not in untranslatable.CODECS:
+                raise FatalError(f"{table.name}: its text cannot be read from {self._encoding}.") from error
+            self._raw.add(table.name)
+            raise
+
     def fingerprint(self, table: Table, bounds: Bounds) -> Fingerprint:
+        if table.name not in self._raw:
+            with suppress(clear.UntranslatableError), self._remembering(table):
+                return self._server_fingerprint(table, bounds)
+        hasher, total = RowHasher(table.columns), EMPTY
+        for chunk in self.read(table, bounds):
+            rows = conform(table.columns, chunk)
+            total += hasher.fingerprint(rows.batch, rows.overrides)
+        return total
+
+    def _server_fingerprint(self, table: Table, bounds: Bounds) -> Fingerprint:
         rules = self._detail(table.name)[1]
         pieces = [
             types.piece(rule, quote(column.name), self._encoding) for column, rule in zip(table.columns, rules, strict=True)

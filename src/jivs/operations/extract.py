@@ -329,6 +329,8 @@ def _judge(reading: Reading, table_plan: TablePlan, snapshot: Snapshot) -> tuple
         archive_fingerprint=str(written) if written else "",
     )
     state = table_state(table_plan, reading.plan, parts, proof)
+    with suppress(JivsError):  # reading may have added to them; a table kept from before may be gone by now
+        state = replace(state, notes=reading.session.describe(name).notes)
     if bare:
         state = replace(state, zero_column_rows=archived)
     result = TableResult(
