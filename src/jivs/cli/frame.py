@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -67,7 +67,7 @@ def clear_errors(output: Output) -> Iterator[None]:
     except KeyboardInterrupt:
         _fail(output, "Stopped.", exits.INTERRUPTED, "KeyboardInterrupt")
     except BrokenPipeError:
-        _forget_output()
+        forget(sys.stdout)
         raise typer.Exit(exits.DONE) from None
     except (typer.Exit, typer.Abort):
         raise
@@ -89,12 +89,13 @@ def printing() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError:
-        _forget_output()
+        forget(sys.stdout)
 
 
-def _forget_output() -> None:
+def forget(stream: TextIO) -> None:
     """Nobody reads what is printed: let the interpreter's own flush at the end go nowhere, too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _fail(output: Output, message: str, code: int, kind: str) -> NoReturn:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
+from jivs.cli.frame import forget
 from jivs.domain.plan import RunPlan
 from jivs.domain.schema import TableName
 from jivs.operations.job import Progress
@@ -116,3 +117,4 @@ class Meter(Progress):
         except OSError:
             self._style = Style.NONE
             self._live = False
+            forget(sys.stderr)
