@@ -204,3 +204,22 @@ def test_odd_defaults_and_keys(my: str, maria: MariaServer, run: Run) -> None:
     make(maria, my, "create table b (a varbinary(4) default x'ff')", "create table k (k time(6) primary key, s char(250))",
          "insert into k select sec_to_time(cast(seq as signed) - 300), 'x' from seq_1_to_2000", "analyze table k")  # fmt: skip
     assert run(my, partition_bytes=16 << 10).complete
+
+
+KEYS = [
+    ("int", "seq"), ("bigint unsigned", "18446744073709551615 - seq"), ("decimal(12,3)", "seq / 8"), ("date", "'2000-01-01' + interval seq day"),
+    ("datetime(6)", "'2000-01-01' + interval seq microsecond"), ("timestamp(3)", "'2000-01-01' + interval seq second"),
+    ("varchar(20)", "concat('É', seq, '\\'')"), ("char(9) character set latin1 collate latin1_german2_ci", "concat('ß', hex(seq))"),
+    ("varchar(9) character set sjis", "concat('日', seq)"), ("varbinary(9)", "unhex(lpad(hex(seq), 6, '0'))"), ("time", "sec_to_time(seq)"),
+    ("year", "1901 + seq % 250"), ("enum('b','a')", "1 + seq % 2"), ("double", "seq / 7"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("type_", "value"), KEYS, ids=[type_ for type_, _ in KEYS])
+def test_a_pace_pages_by_any_key_without_losing_a_row(my: str, maria: MariaServer, run: Run, type_: str, value: str) -> None:
+    """The key is that column and a number, so pages end inside runs of equal values, too."""
+    make(maria, my, f"create table t (k {type_}, n int, v int, primary key (k, n))",
+         f"insert into t select {value}, {'seq' if type_.startswith(('enum', 'year')) else 'seq % 7'}, seq from seq_1_to_240")  # fmt: skip
+    outcome = run(my, limits={"rows_per_second": 3000, "batch_rows": 17, "parallel": 1})
+    assert outcome.complete
+    assert outcome.tables[0].archived == outcome.tables[0].source_rows > 1

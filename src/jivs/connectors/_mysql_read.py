@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from jivs.connectors._mysql_catalog import quote
 from jivs.connectors._mysql_types import Rule
 from jivs.domain.quarantine import QuarantinedValue
+from jivs.domain.schema import INTEGERS, Column, Kind
 from jivs.domain.source import Limits
 from jivs.errors import RowTooLargeError
 from jivs.ports.connector import Chunk, Pace
@@ -59,23 +61,44 @@ def _weighed(cursor: Any, most: int, limits: Limits, pace: Pace) -> Iterator[lis
         yield rows
 
 
-def pages(connection: Any, statement: str, key: str, most: int, pace: Pace) -> Iterator[list[Row]]:
-    """Rows of a table in pages by its integer key: the server sends no more of them than was asked for.
+def literals(columns: Sequence[Column]) -> list[str]:
+    """SQL that writes a key's values as literals which compare as the columns do; empty for keys that have none."""
+    out = []
+    for column in columns:
+        name, kind, plain = quote(column.name), column.type.kind, column.source_type.partition("(")[0]
+        if plain in {"char", "varchar"}:
+            out.append(f"concat('_', charset({name}), ' x''', hex(convert({name} using binary)), '''')")
+        elif plain in {"binary", "varbinary"}:
+            out.append(f"concat('x''', hex({name}), '''')")
+        elif plain != "time" and (kind in INTEGERS or kind is Kind.DECIMAL):
+            out.append(f"{name}+0")
+        elif kind in {Kind.DATE, Kind.TIMESTAMP}:
+            out.append(f"quote({name})")
+        else:
+            return []
+    return out
+
+
+def pages(connection: Any, statement: str, key: Sequence[str], most: int, pace: Pace) -> Iterator[list[Row]]:
+    """Rows of a table in pages by its key: the server sends no more of them than was asked for.
 
     A stream would run ahead by what the buffers of server and network hold, megabytes of small rows. ``statement``
-    selects the key as its last column and ends where a condition can follow.
+    selects the key's literals as its last columns and ends where a condition can follow.
     """
-    after = "true"
+    after, order = "true", ", ".join(key)
     while True:
         pace.take(most)
         with connection.cursor() as cursor:
-            cursor.execute(f"{statement} {after} order by {key} limit {most}")
+            cursor.execute(f"{statement} ({after}) order by {order} limit {most}")
             rows = list(cursor.fetchall())
         if rows:
-            yield [row[:-1] for row in rows]
+            yield [row[: -len(key)] for row in rows]
         if len(rows) < most:
             return
-        after = f"{key} > {int(rows[-1][-1])}"
+        last = [cell.decode("ascii") for cell in rows[-1][-len(key) :]]
+        equal = [f"{name} = {value}" for name, value in zip(key, last, strict=True)]
+        more = [f"{name} > {value}" for name, value in zip(key, last, strict=True)]
+        after = " or ".join("(" + " and ".join([*equal[:index], more[index]]) + ")" for index in range(len(key)))
 
 
 def weight(row: Row) -> int:

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jivs.connectors import _mysql_types as types
 from jivs.connectors._mysql_catalog import Catalog, Described, qualified, quote
-from jivs.connectors._mysql_read import chunk, pages, refuse_larger, stream, weight
+from jivs.connectors._mysql_read import chunk, literals, pages, refuse_larger, stream, weight
 from jivs.connectors._sql import Connections, parse_options, redact
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
@@ -38,6 +39,7 @@ from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Sessi
 _MOST_TOUCHED = 3000
 _SMALL_BUFFER = 32 << 10
 _TRANSACTIONAL = frozenset({"InnoDB", "ROCKSDB", "TokuDB", "MyRocks"})
+_AHEAD = "no key to page by: the server may send ahead of the pace what its network buffers hold"
 _NO_SNAPSHOT = "ignores snapshots"
 _DENIED = frozenset({1044, 1045, 1142, 1143, 1227, 1698})
 _NO_SUCH = frozenset({1046, 1049})
@@ -276,6 +278,9 @@ class _Session:
                         self._details[name] = catalog.describe_query(connection, name, _single(query), collations)
                 else:
                     self._details[name] = catalog.describe(name, self._listing(name))
+                if self._pace.rate and not _page_ends(self._details[name][0]):
+                    table, rules, widest = self._details[name]
+                    self._details[name] = (replace(table, notes=(*table.notes, _AHEAD)), rules, widest)
             return self._details[name]
 
     def _listing(self, name: TableName) -> Listing:
@@ -348,7 +353,7 @@ class _Session:
 
     def split(self, table: Table, target_bytes: int) -> Sequence[Bounds]:
         """Ranges of the first key column, if it is an integer: they tile the table, for a key has no NULLs."""
-        key = _integer_key(table, first=True)
+        key = _integer_key(table)
         count = -(-table.estimated_bytes // target_bytes)
         if not key or count <= 1 or table.kind is not TableKind.TABLE:
             return [{}]
@@ -384,14 +389,16 @@ class _Session:
         for column, chosen in zip(table.columns, rules, strict=True):
             expressions += [part.replace("{c}", quote(column.name)) for part in (chosen.select, chosen.raw) if part]
         select, source = f"select {', '.join(expressions)}", self._from(table, bounds)
-        key = _integer_key(table)
+        key = [quote(name) for name in table.primary_key]
+        ends = _page_ends(table) if self._pace.rate else []
         held = False
         try:
             with self._lease() as connection:
-                if self._pace.rate and key:
+                if ends:
                     most = min(self._pace.step, self._limits.batch_rows or self._pace.step)
                     joint = "and" if self._request.narrowing.where or "from" in bounds or "to" in bounds else "where"
-                    groups = pages(connection, f"{select}, {quote(key)} {source} {joint}", quote(key), most, self._pace)
+                    paged = f"{select}, {', '.join(ends)} {source} {joint}"
+                    groups = pages(connection, paged, key, most, self._pace)
                 else:
                     groups = stream(connection, f"{select} {source}", widest, self._limits, self._pace)
                 for rows in groups:
@@ -429,9 +436,17 @@ class _Session:
         self._readers.close()
 
 
-def _integer_key(table: Table, *, first: bool = False) -> str:
-    """The primary key if it is one integer column (or the first column of it, if that is one); empty otherwise."""
-    names = table.primary_key[:1] if first else table.primary_key
+def _page_ends(table: Table) -> list[str]:
+    """SQL for the literals of a key by which the table can be read in pages; empty if there is none."""
+    by_name = {column.name: column for column in table.columns}
+    if not table.primary_key or not by_name.keys() >= set(table.primary_key):
+        return []
+    return literals([by_name[name] for name in table.primary_key])
+
+
+def _integer_key(table: Table) -> str:
+    """The first column of the primary key if that is an integer; empty otherwise."""
+    names = table.primary_key[:1]
     found = [
         column.name
         for column in table.columns
