@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -114,16 +115,19 @@ def test_a_database_being_written_shows_one_moment(db: Path, run: Run, tmp_path:
     make(db, "pragma journal_mode = wal", "create table a (n int)", "create table b (n int)")
     writer = sqlite3.connect(db, isolation_level=None, check_same_thread=False)
 
+    one_at_a_time = threading.Lock()
+
     def write(_step: str) -> None:
-        writer.execute("begin")
-        for table in "ab":
-            writer.execute(f"insert into {table} select 1 from (values (1), (2), (3))")
-        writer.execute("commit")
+        with one_at_a_time:
+            writer.execute("begin")
+            for table in "ab":
+                writer.execute(f"insert into {table} select 1 from (values (1), (2), (3))")
+            writer.execute("commit")
 
     write("")
     outcome = run(f"sqlite:///{db}", pause=write)
     writer.close()
-    assert outcome.complete
+    assert outcome.complete, outcome.tables
     assert [item.archived for item in outcome.tables] == [3, 3]
 
 
