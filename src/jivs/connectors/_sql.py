@@ -10,9 +10,9 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from jivs.domain.schema import Column
+from jivs.domain.schema import Column, TableKind, TableName
 from jivs.errors import SnapshotLostError, UsageError
-from jivs.ports.connector import Narrowing
+from jivs.ports.connector import Listing, Narrowing, Request
 
 _POLL_SECONDS = 0.2
 Connection = TypeVar("Connection")
@@ -146,3 +146,13 @@ def refuse_duplicates(columns: Sequence[Column], table: str) -> list[Column]:
             raise UsageError(f"Query {table} gives two columns named {column.name}: give them different names with AS.")
         seen.add(column.name)
     return [replace(column) for column in columns]
+
+
+def single(query: str) -> str:
+    """A free query without its closing semicolon."""
+    return query.strip().rstrip(";").rstrip()
+
+
+def query_listings(request: Request) -> list[Listing]:
+    """The free queries of a request, presented as tables in order of their names."""
+    return [Listing(name=TableName(schema="", name=name), kind=TableKind.QUERY) for name in sorted(request.queries)]

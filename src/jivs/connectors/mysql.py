@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jivs.connectors import _mysql_types as types
 from jivs.connectors._mysql_catalog import Catalog, Described, qualified, quote
 from jivs.connectors._mysql_read import chunk, literals, pages, refuse_larger, stream, weight
-from jivs.connectors._sql import Connections, parse_options, redact
+from jivs.connectors._sql import Connections, parse_options, query_listings, redact, single
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import INTEGERS, Table, TableKind, TableName
@@ -233,9 +233,7 @@ class _Session:
         return ServerInfo(product="MariaDB" if self._maria else "MySQL", version=version)
 
     def tables(self) -> Sequence[Listing]:
-        queries = [
-            Listing(name=TableName(schema="", name=name), kind=TableKind.QUERY) for name in sorted(self._request.queries)
-        ]
+        queries = query_listings(self._request)
         rows = self._rows(
             "select table_schema, table_name, table_type, table_rows, data_length, engine from information_schema.tables"
             " where table_schema not in ('information_schema', 'performance_schema', 'mysql', 'sys')"
@@ -275,7 +273,7 @@ class _Session:
                 if query is not None:
                     collations = self._collations()
                     with self._lease() as connection:
-                        self._details[name] = catalog.describe_query(connection, name, _single(query), collations)
+                        self._details[name] = catalog.describe_query(connection, name, single(query), collations)
                 else:
                     self._details[name] = catalog.describe(name, self._listing(name))
                 if self._pace.rate and not _page_ends(self._details[name][0]):
@@ -372,7 +370,7 @@ class _Session:
     def _from(self, table: Table, bounds: Bounds) -> str:
         where = [f"({self._request.narrowing.where}\n)"] if self._request.narrowing.where else []
         if table.kind is TableKind.QUERY:
-            source = f"({_single(self._request.queries[table.name.name])}\n) as q"
+            source = f"({single(self._request.queries[table.name.name])}\n) as q"
         else:
             source = qualified(table.name)
         if "from" in bounds:
@@ -463,10 +461,6 @@ def _run(connection: Any, statement: str) -> None:
 def _force_close(connection: Any) -> None:
     with suppress(Exception):
         connection._force_close()  # noqa: SLF001 - close() would wait for a server that may be gone
-
-
-def _single(query: str) -> str:
-    return query.strip().rstrip(";").rstrip()
 
 
 CONNECTOR: Connector = MySQL()

@@ -18,7 +18,7 @@ from jivs.connectors import _postgresql_raw as untranslatable
 from jivs.connectors import _postgresql_types as types
 from jivs.connectors._postgresql_catalog import qualified, quote
 from jivs.connectors._postgresql_read import Gate, Shape, copy, fetch
-from jivs.connectors._sql import Connections, narrow, parse_options
+from jivs.connectors._sql import Connections, narrow, parse_options, query_listings, single
 from jivs.domain.fingerprint import EMPTY, Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import Table, TableKind, TableName
@@ -202,9 +202,7 @@ class _Session:
         return ServerInfo(product="PostgreSQL", version=version, notes=notes)
 
     def tables(self) -> Sequence[Listing]:
-        queries = [
-            Listing(name=TableName(schema="", name=name), kind=TableKind.QUERY) for name in sorted(self._request.queries)
-        ]
+        queries = query_listings(self._request)
         with self._lease() as connection:
             return [*queries, *catalog.listings(connection)]
 
@@ -227,7 +225,7 @@ class _Session:
                 self._types = catalog.load_types(connection)
             if query is not None:
                 connection.execute("select set_config('search_path', %s, true)", (self._search_path,))
-                table, rules = catalog.describe_query(connection, self._types, name, _single(query))
+                table, rules = catalog.describe_query(connection, self._types, name, single(query))
                 connection.execute("select set_config('search_path', '', true)")
                 return table, rules, 0
             table, rules, oid = catalog.describe(connection, self._types, name)
@@ -283,7 +281,7 @@ class _Session:
         if self._request.queries:
             holder.execute("select set_config('search_path', %s, true)", (self._search_path,))
             for query in self._request.queries.values():
-                holder.execute(f"explain select * from ({_single(query)}\n) as q")
+                holder.execute(f"explain select * from ({single(query)}\n) as q")
             holder.execute("select set_config('search_path', '', true)")
 
     def changed(self, table: Table) -> str:
@@ -353,7 +351,7 @@ class _Session:
         """The FROM clause of a part of a table, with its WHERE."""
         where = [f"({self._request.narrowing.where}\n)"] if self._request.narrowing.where else []
         if table.kind is TableKind.QUERY:
-            source = f"({_single(self._request.queries[table.name.name])}\n) as q"
+            source = f"({single(self._request.queries[table.name.name])}\n) as q"
         elif "leaf" in bounds:
             source = f"only {quote(bounds['schema'])}.{quote(bounds['leaf'])}"
         elif table.kind is TableKind.TABLE:
@@ -469,11 +467,6 @@ def _gets_in(connection: Any, name: TableName) -> bool:
         return False
     connection.execute("release savepoint jivs")
     return True
-
-
-def _single(query: str) -> str:
-    """A free query without its closing semicolon."""
-    return query.strip().rstrip(";").rstrip()
 
 
 CONNECTOR: Connector = PostgreSQL()

@@ -17,7 +17,7 @@ from urllib.parse import quote as url_quote
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from jivs.connectors._sql import Connections, narrow, parse_options, refuse_duplicates
+from jivs.connectors._sql import Connections, narrow, parse_options, query_listings, refuse_duplicates, single
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.quarantine import QuarantinedValue
@@ -153,9 +153,7 @@ class _Session:
         return ServerInfo(product="SQLite", version=sqlite3.sqlite_version, notes=tuple(notes))
 
     def tables(self) -> Sequence[Listing]:
-        queries = [
-            Listing(name=TableName(schema="", name=name), kind=TableKind.QUERY) for name in sorted(self._request.queries)
-        ]
+        queries = query_listings(self._request)
         with self._lease() as connection:
             rows = connection.execute(
                 "select name, type from pragma_table_list where schema = 'main' and name not like 'sqlite\\_%' escape '\\'"
@@ -187,8 +185,8 @@ class _Session:
         key: tuple[str, ...] = ()
         ddl, kind = query or "", TableKind.QUERY
         if query is not None:
-            connection.execute(f"select * from ({_single(query)}\n) limit 0")
-            cursor = connection.execute(_single(query))  # inside a subquery, SQLite renames columns of the same name
+            connection.execute(f"select * from ({single(query)}\n) limit 0")
+            cursor = connection.execute(single(query))  # inside a subquery, SQLite renames columns of the same name
             declared = [(str(item[0]), "") for item in cursor.description]
             cursor.close()
         else:
@@ -254,7 +252,7 @@ class _Session:
         where = [f"({self._request.narrowing.where}\n)"] if self._request.narrowing.where else []
         source = _quote(name.name)
         if kind is TableKind.QUERY:
-            source = f"({_single(self._request.queries[name.name])}\n)"
+            source = f"({single(self._request.queries[name.name])}\n)"
         if "from" in bounds:
             where.append(f"{bounds['rowid']} >= {int(bounds['from'])}")
         if "to" in bounds:
@@ -435,10 +433,6 @@ def _string(value: bytes) -> str:
 
 def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _single(query: str) -> str:
-    return query.strip().rstrip(";").rstrip()
 
 
 CONNECTOR: Connector = SQLite()
