@@ -11,7 +11,7 @@ STAMP := $(VENV)/.stamp
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml hatch_build.py src/jivs/wire/_native.c
+$(STAMP): pyproject.toml hatch_build.py $(wildcard src/jivs/wire/c/*)
 	@tools/make-venv.sh $(PYTHON) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' $$($(BIN)/python tools/dev-requirements.py)
 	@touch $@

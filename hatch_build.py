@@ -16,15 +16,15 @@ class NativeHook(BuildHookInterface):
     """Adds ``jivs/wire/_native.so`` to the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
-        source = Path(self.root, "src/jivs/wire/_native.c")
-        target = source.with_suffix(".so")
+        sources = sorted(Path(self.root, "src/jivs/wire/c").glob("*.c"))
+        target = Path(self.root, "src/jivs/wire/_native.so")
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         if os.environ.get("JIVS_NO_NATIVE") or not compiler:
             target.unlink(missing_ok=True)
             self.app.display_warning("no C compiler: jivs is built without its native part")
             return
-        flags = ["-O2", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=default"]
-        command = [compiler, *flags, str(source), "-o", str(target)]
+        flags = ["-O3", "-std=c11", "-fPIC", "-shared", "-fvisibility=default"]
+        command = [compiler, *flags, *map(str, sources), "-o", str(target)]
         done = subprocess.run(command, check=False)  # noqa: S603 - the compiler that the builder chose
         if done.returncode:
             self.app.display_warning("the native part did not compile: jivs is built without it")

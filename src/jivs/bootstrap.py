@@ -41,6 +41,7 @@ def build(settings: Settings) -> App:
             rows_per_second=extraction.rows_per_second,
             batch_rows=extraction.batch_size,
             memory=extraction.memory_limit,
+            compression_level=extraction.compression_level,
         ),
         clock=clock,
         owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",

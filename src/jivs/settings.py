@@ -58,6 +58,9 @@ class Extraction(BaseModel):
     source_pool_max_size: int = Field(
         default=10, ge=1, le=1000, description="Connections to one source at once, the snapshot's holder included."
     )
+    compression_level: int = Field(
+        default=1, ge=1, le=22, description="Zstandard level of the segments: higher is smaller and slower."
+    )
     rows_per_second: int = Field(default=0, ge=0, description="Rows read per second from one source; 0: no limit.")
 
 

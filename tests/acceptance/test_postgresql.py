@@ -303,7 +303,7 @@ def test_text_that_begins_with_a_byte_order_mark(
 ) -> None:
     """The CSV parser would take it for a mark of the file, and two different keys would become one."""
     if not native:
-        monkeypatch.setattr("jivs.wire.native.can_gather", lambda: False)
+        monkeypatch.setattr("jivs.wire.pgcopy.usable", lambda: False)
     make(pg, "create table k (code text primary key)", r"insert into k values (U&'\FEFFAB'), ('AB'), (U&'\FEFF')")
     assert run(pg, level=level, limits={"batch_rows": 1}).complete
     assert set(archives.rows(tmp_path / "archive", "k").column("code").to_pylist()) == {"\ufeffAB", "AB", "\ufeff"}
@@ -315,7 +315,7 @@ def test_every_way_of_reading_gives_the_same(
     pg: str, run: Run, monkeypatch: pytest.MonkeyPatch, native: bool, rate: int
 ) -> None:
     """With and without the compiled part, with and without a pace; poison in one column leaves the others as they are."""
-    monkeypatch.setattr("jivs.wire.native.can_gather", (lambda: True) if native else (lambda: False))
+    monkeypatch.setattr("jivs.wire.pgcopy.usable", (lambda: True) if native else (lambda: False))
     make(pg, "create table t (a time, b date, c bool, d numeric(5,2), e bytea, f timestamptz, g float4, h text)",
          "insert into t values ('10:00', 'infinity', null, 'NaN', '\\x00', '2020-01-01 00:00+00', 'NaN', null)",
          "insert into t values ('24:00', '0044-03-15 BC', null, 1.5, null, 'infinity', '-0', '')",

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jivs.archive import layout
+from jivs.archive import encoding, layout
 from jivs.domain.archive import FileRef, QuarantineFile, Segment
 from jivs.domain.arrow import arrow_field
 from jivs.domain.fingerprint import EMPTY, Fingerprint
@@ -101,7 +101,7 @@ class _Open:
 
     schema: pa.Schema
     file: HashingFile
-    writer: pq.ParquetWriter
+    writer: pq.ParquetWriter | None = None
     rows: int = 0
     fingerprint: Fingerprint = EMPTY
     values: list[tuple[int, QuarantinedValue, str | None]] = field(default_factory=list)
@@ -136,6 +136,7 @@ class SegmentWriter:
         self._columns = tuple(columns)
         self._key = [column.field for column in columns if column.name in key]
         self._group_bytes = row_group_bytes(limits)
+        self._level = limits.compression_level
         self._base = pa.schema([arrow_field(column) for column in columns])
         self._companions: list[pa.Field] = []
         self._open: _Open | None = None
@@ -196,9 +197,11 @@ class SegmentWriter:
         """Discard the unfinished segment."""
         if self._open is not None:
             current, self._open = self._open, None
-            for close in (current.writer.close, current.file.close):
+            for closing in (current.writer, current.file):
+                if closing is None:
+                    continue
                 with suppress(OSError, pa.ArrowException):  # a full disk refuses even the end of what is thrown away
-                    close()
+                    closing.close()
             current.file.path.unlink(missing_ok=True)
         self._pending.clear()
 
@@ -215,16 +218,7 @@ class SegmentWriter:
             }
             schema = pa.schema([*self._base, *self._companions], metadata=footer)
             file = HashingFile(self._temporary())
-            writer = pq.ParquetWriter(
-                file,
-                schema,
-                compression="zstd",
-                compression_level=1,
-                store_decimal_as_integer=True,
-                write_page_index=True,
-                write_page_checksum=True,
-            )
-            self._open = _Open(schema=schema, file=file, writer=writer)
+            self._open = _Open(schema=schema, file=file)
         return self._open
 
     @property
@@ -245,20 +239,35 @@ class SegmentWriter:
         ]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
+    def _writer(self, current: _Open, first: pa.Table) -> pq.ParquetWriter:
+        """The Parquet writer of the open segment; its encodings are chosen from the first row group."""
+        if current.writer is None:
+            chosen = encoding.choose(first)
+            current.writer = pq.ParquetWriter(
+                current.file,
+                current.schema,
+                compression="zstd",
+                compression_level=self._level,
+                use_dictionary=chosen.dictionary,
+                column_encoding=chosen.others or None,
+                store_decimal_as_integer=True,
+                write_page_index=True,
+                write_page_checksum=True,
+            )
+        return current.writer
+
     def _flush(self) -> None:
         if self._pending and self._open is not None:
             table = pa.Table.from_batches(self._pending, schema=self._open.schema)
             self._pending.clear()
-            self._open.writer.write_table(table, row_group_size=table.num_rows)
-            del table
-            pa.default_memory_pool().release_unused()
+            self._writer(self._open, table).write_table(table, row_group_size=table.num_rows)
         self._pending_bytes = self._pending_rows = 0
 
     def _close_segment(self) -> None:
         current = self._open
         assert current is not None
         self._flush()
-        current.writer.close()
+        self._writer(current, current.schema.empty_table()).close()
         current.file.close()
         self._open = None
         sha256 = current.file.sha256.hexdigest()

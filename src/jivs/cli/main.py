@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -41,8 +43,18 @@ for verb in (demo.demo, sources.discover, sources.plan, extract.extract, archive
 app.add_typer(config.app, name="config")
 
 
+def _tune_process() -> None:
+    """Before anything heavy is loaded: jemalloc for Arrow where its packages have it (half the page faults and less memory
+    at the peak than its default), and a garbage collector that does not search all modules again and again while they load.
+    """
+    if sys.platform == "linux" and "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or ""):
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
+    gc.set_threshold(100_000, 20, 100)
+
+
 def main() -> None:
     """Run the command line. A terminal that cannot show a character shows its escape."""
+    _tune_process()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

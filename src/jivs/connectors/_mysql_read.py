@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +14,15 @@ from jivs.domain.schema import INTEGERS, Column, Kind
 from jivs.domain.source import Limits
 from jivs.errors import RowTooLargeError
 from jivs.ports.connector import Chunk, Pace
+from jivs.wire import mysql
+from jivs.wire.native import Builder, MalformedError
+from jivs.wire.native import Limits as BatchLimits
 
 _ROWS = 16 << 10
+_MOST_ROWS = 128 << 10
 Row = tuple[bytes | None, ...]
+Check = Callable[[int], None]
+"""Called with the bytes of a heavy row; may wait or raise."""
 
 
 def stream(connection: Any, statement: str, widest: int, limits: Limits, pace: Pace) -> Iterator[list[Row]]:
@@ -42,6 +48,37 @@ def stream(connection: Any, statement: str, widest: int, limits: Limits, pace: P
     else:
         yield from _weighed(cursor, most, limits, pace)
     cursor.close()
+
+
+def stream_compiled(
+    connection: Any,
+    statement: str,
+    columns: Sequence[Column],
+    rules: Sequence[Rule],
+    limits: Limits,
+    check: Check,
+    timeout: float,
+) -> Iterator[Chunk]:
+    """The same through the compiled decoder. Left early, the caller has to drop the connection."""
+    from pymysql import err
+    from pymysql.constants import COMMAND
+
+    builder = Builder([column.type for column in columns], [rule.form for rule in rules])
+    allowed = BatchLimits(min(limits.batch_rows or _MOST_ROWS, _MOST_ROWS), limits.batch_bytes, limits.heavy_row)
+    fields = len(columns) + sum(bool(rule.raw) for rule in rules)
+    try:
+        connection._execute_command(COMMAND.COM_QUERY, statement)  # noqa: SLF001 - its cursors decode row by row in Python
+        for rows in mysql.read(connection._sock, fields, builder, allowed, timeout, check):  # noqa: SLF001
+            yield Chunk(batch=rows.batch, beyond=rows.beyond, values=rows.misfits)
+    except mysql.ServerError as error:
+        err.raise_mysql_exception(error.packet)
+    except mysql.LostError as error:
+        what = f"sent nothing for {timeout:.0f} s" if error.late else "closed the connection"
+        raise err.OperationalError(2013, f"the server {what} during the query") from None
+    except MalformedError as error:
+        raise err.OperationalError(2013, f"the server sent {error}") from None
+    finally:
+        builder.close()
 
 
 def _weighed(cursor: Any, most: int, limits: Limits, pace: Pace) -> Iterator[list[Row]]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from jivs.domain.schema import ArchiveType, Fidelity, Kind
 from jivs.ports.connector import TypeRow
+from jivs.wire.native import Form
 
 Decoder = Callable[[pa.Array], pa.Array]
 
@@ -35,7 +36,8 @@ class Rule:
     """How one column is read and hashed.
 
     ``raw``: a second expression, not NULL where the value cannot be converted to UTF-8 without loss: its stored bytes.
-    ``decode`` turns the bytes read into archive form; without it conforming does.
+    ``decode`` turns the bytes read into archive form; without it conforming does. ``form`` is for the
+    compiled decoder.
     """
 
     archive: ArchiveType
@@ -46,6 +48,7 @@ class Rule:
     decode: Decoder | None = None
     long: bool = False
     logical: str = ""
+    form: Form = Form.PLAIN
 
 
 _UTF8 = "convert(convert({c} using utf8mb4) using binary)"
@@ -93,8 +96,8 @@ def _uuid(array: pa.Array) -> pa.Array:
 
 
 _FIXED: dict[str, Rule] = {
-    "float": Rule(archive=_kind(Kind.FLOAT), select=_BITS, canonical=_BITS, decode=_float),
-    "double": Rule(archive=_kind(Kind.DOUBLE), select=_BITS, canonical=_BITS, decode=_double),
+    "float": Rule(archive=_kind(Kind.FLOAT), select=_BITS, canonical=_BITS, decode=_float, form=Form.BITS),
+    "double": Rule(archive=_kind(Kind.DOUBLE), select=_BITS, canonical=_BITS, decode=_double, form=Form.BITS),
     "date": Rule(archive=_kind(Kind.DATE), canonical=f"if({_VALID},to_days({{c}})-719528,concat({{c}}))"),
     "datetime": Rule(
         archive=_kind(Kind.TIMESTAMP),
@@ -113,7 +116,13 @@ _FIXED: dict[str, Rule] = {
     ),
     "year": Rule(archive=_kind(Kind.INT16), select="{c}+0", canonical="{c}+0"),
     "bit": Rule(archive=_kind(Kind.UINT64), select="cast({c} as unsigned)", canonical="cast({c} as unsigned)"),
-    "uuid": Rule(archive=_kind(Kind.UUID), select="concat({c})", canonical="replace(concat({c}),'-','')", decode=_uuid),
+    "uuid": Rule(
+        archive=_kind(Kind.UUID),
+        select="concat({c})",
+        canonical="replace(concat({c}),'-','')",
+        decode=_uuid,
+        form=Form.DASHED,
+    ),
     "inet4": Rule(archive=_kind(Kind.TEXT), fidelity=Fidelity.TEXT, select=_UTF8, canonical=_UTF8),
     "inet6": Rule(archive=_kind(Kind.TEXT), fidelity=Fidelity.TEXT, select=_UTF8, canonical=_UTF8),
 }
@@ -152,6 +161,7 @@ def rule(facts: Facts) -> Rule:
         raw=f"if({lossless},null,{_BYTES})",
         canonical=f"if({lossless},{_UTF8},{_BYTES})",
         long=True,
+        form=Form.STORED,
     )
 
 

@@ -103,6 +103,8 @@ def rule(known: dict[int, Type], oid: int, typmod: int) -> tuple[types.Rule, str
         domain = domain or f"{type_.schema}.{type_.name}"
         typmod = type_.typmod if typmod == -1 else typmod
         oid, type_ = type_.base, known.get(type_.base)
+    if type_ is not None and type_.kind == "e":
+        return types.SENT_TEXT, domain
     if type_ is None or type_.schema != "pg_catalog" or type_.kind != "b":
         return types.OUTPUT_TEXT, domain
     if type_.name == "numeric":

@@ -1,11 +1,10 @@
-"""Reading from PostgreSQL: COPY as CSV at full speed, or FETCH where the operator set a pace."""
+"""Reading from PostgreSQL: COPY in binary where the decoder was compiled, else as CSV; FETCH where a pace is set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 from pyarrow import csv
@@ -14,9 +13,11 @@ from jivs.connectors._postgresql_types import Rule
 from jivs.domain.arrow import arrow_type
 from jivs.domain.schema import Column, Kind
 from jivs.domain.source import Limits
-from jivs.errors import RowTooLargeError
+from jivs.errors import IntegrityError, RowTooLargeError
 from jivs.ports.connector import Chunk, Pace
-from jivs.wire import native
+from jivs.wire import pgcopy
+from jivs.wire.native import Builder, MalformedError
+from jivs.wire.native import Limits as BatchLimits
 
 if TYPE_CHECKING:
     import psycopg
@@ -61,24 +62,19 @@ class Gate:
 
 
 def copy(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate) -> Iterator[Chunk]:
-    """Stream a SELECT through COPY. One message is one row, so batches end between rows whatever the values hold."""
+    """Stream a SELECT through COPY as CSV. One message is one row, so batches end between rows whatever the values hold."""
     limits = gate.limits
     most_rows = min(limits.batch_rows or _ROWS, _ROWS)
-    most_bytes = limits.batch_bytes
-    heavy = limits.heavy_row
-    if native.can_gather():
-        yield from _copy_native(connection, select, shape, gate, most_rows)
-        return
     rows: list[Any] = []
     size = 0
     with connection.cursor() as cursor, cursor.copy(f"copy ({select}) to stdout (format csv)") as stream:
         for row in stream:
             length = len(row)
-            if length > heavy:
+            if length > limits.heavy_row:
                 gate.check(length)
             rows.append(row)
             size += length
-            if size >= most_bytes or len(rows) >= most_rows:
+            if size >= limits.batch_bytes or len(rows) >= most_rows:
                 yield decode(b"".join((_LEAD, *rows)), shape)
                 rows.clear()
                 size = 0
@@ -86,38 +82,36 @@ def copy(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: G
             yield decode(b"".join((_LEAD, *rows)), shape)
 
 
-def _copy_native(
-    connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate, most_rows: int
-) -> Iterator[Chunk]:
-    """The same through the compiled part. Left early, the COPY is cancelled; the caller has to drop the connection."""
-    from psycopg import errors, pq
+def copy_binary(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate) -> Iterator[Chunk]:
+    """The same in binary, through the compiled decoder. Left early, the COPY is cancelled; drop the connection then."""
+    from psycopg import errors
 
-    pgconn = connection.pgconn
-    result = pgconn.exec_(f"copy ({select}) to stdout (format csv)".encode())
-    if result.status != pq.ExecStatus.COPY_OUT:
+    def failed(result: Any) -> NoReturn:
         raise errors.error_from_result(result)
+
+    limits = gate.limits
+    builder = Builder([column.type for column in shape.columns], [rule.form for rule in shape.rules])
+    allowed = BatchLimits(min(limits.batch_rows or _ROWS, _ROWS), limits.batch_bytes, limits.heavy_row)
     ended = False
     try:
-        with suppress(native.CopyFailedError):
-            for buffer, _rows in native.gather(
-                pgconn.pgconn_ptr or 0,  # type: ignore[attr-defined] # in all implementations
-                lead=_LEAD,
-                most_bytes=gate.limits.batch_bytes,
-                most_rows=most_rows,
-                heavy=gate.limits.heavy_row,
-                check=gate.check,
-            ):
-                yield decode(buffer, shape)
+        query = f"copy ({select}) to stdout (format binary)"
+        for rows in pgcopy.read(connection.pgconn, query, builder, allowed, gate.check, failed):
+            yield Chunk(batch=rows.batch, beyond=rows.beyond, values=rows.misfits)
         ended = True
+    except pgcopy.LostError:
+        raise errors.OperationalError("the server closed the connection in the middle of a row") from None
+    except MalformedError as error:
+        if error.column < 0:
+            raise errors.OperationalError(f"the server sent {error}") from None
+        name = shape.columns[error.column].name
+        raise IntegrityError(
+            f"{shape.table}: the server sent {error}, in column {name}. Look at its values in the source, or leave the "
+            "table out with --exclude."
+        ) from None
     finally:
+        builder.close()
         if not ended:
             connection.cancel_safe(timeout=5)
-    failure = None
-    while (rest := pgconn.get_result()) is not None:
-        if rest.status == pq.ExecStatus.FATAL_ERROR:
-            failure = rest
-    if failure is not None:
-        raise errors.error_from_result(failure)
 
 
 def decode(data: bytes | pa.Buffer, shape: Shape) -> Chunk:

@@ -7,7 +7,7 @@ layouts of the ``*_send`` functions: PostgreSQL, src/backend/utils/adt.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from jivs.domain.arrow import INTERVAL, TIMETZ
 from jivs.domain.schema import ArchiveType, Fidelity, Kind
 from jivs.ports.connector import TypeRow
+from jivs.wire.native import Form
 
 _EPOCH_US = 946_684_800_000_000
 """Microseconds from 1970-01-01 to 2000-01-01, PostgreSQL's own epoch."""
@@ -27,7 +28,7 @@ class Rule:
     """How one type is read and hashed.
 
     ``decode`` turns what was read (``read`` type) into archive form; without it conforming does. ``long``: its text may
-    exceed what the row hash takes verbatim. ``character``: text in the database's encoding.
+    exceed what the row hash takes verbatim. ``binary`` is what the compiled decoder reads instead, ``form`` how that looks.
     """
 
     archive: ArchiveType
@@ -38,6 +39,8 @@ class Rule:
     decode: Decoder | None = None
     long: bool = False
     logical: str = ""
+    binary: str = "{c}"
+    form: Form = Form.PLAIN
 
 
 def _kind(kind: Kind, **more: object) -> ArchiveType:
@@ -113,11 +116,21 @@ def _timestamp(send: str) -> str:
 
 _TEXT = ArchiveType(kind=Kind.TEXT)
 PLAIN_TEXT = Rule(archive=_TEXT, canonical="{c}", long=True)
-OUTPUT_TEXT = Rule(archive=_TEXT, fidelity=Fidelity.TEXT, canonical="concat({c})", long=True)
+OUTPUT_TEXT = Rule(
+    archive=_TEXT,
+    fidelity=Fidelity.TEXT,
+    canonical="concat({c})",
+    long=True,
+    binary="case when {c} is not distinct from null then null else concat({c}) end",
+)
 """Everything without a form of its own: the text that the type's output function gives (a cast to text is not always
 that: inet gains a mask, bpchar loses its padding)."""
+SENT_TEXT = replace(OUTPUT_TEXT, binary="{c}")
+"""Types whose binary form is that text: json, enums."""
 
-UNBOUNDED = Rule(archive=_TEXT, fidelity=Fidelity.TEXT, canonical="concat({c})", long=True, logical="decimal")
+UNBOUNDED = Rule(
+    archive=_TEXT, fidelity=Fidelity.TEXT, canonical="concat({c})", long=True, logical="decimal", form=Form.NUMERIC_TEXT
+)
 
 
 def numeric(typmod: int) -> Rule:
@@ -177,6 +190,8 @@ RULES: dict[str, Rule] = {
     ),
     "timestamp": Rule(archive=_kind(Kind.TIMESTAMP), canonical=_timestamp("timestamp_send")),
     "timestamptz": Rule(archive=_kind(Kind.TIMESTAMP, zoned=True), canonical=_timestamp("timestamptz_send")),
+    "json": SENT_TEXT,
+    "jsonb": replace(SENT_TEXT, form=Form.JSONB),
     "interval": Rule(
         archive=_kind(Kind.INTERVAL),
         select="encode(interval_send({c}),'hex')",
@@ -194,7 +209,7 @@ TYPE_MAP: tuple[TypeRow, ...] = (
     TypeRow(source="numeric(p,s), 0 <= s <= p <= 38", archive="decimal(p,s)", fidelity="exact", note="NaN: quarantine"),
     TypeRow(source="numeric otherwise", archive="text", fidelity="text", note="as printed, trailing zeros included"),
     TypeRow(
-        source="json, jsonb, xml, enum, money, arrays, composites, ranges, multiranges, geometric types, hstore, tsvector, "
+        source="xml, enum, money, arrays, composites, ranges, multiranges, geometric types, hstore, tsvector, "
         "inet, cidr, macaddr, bit, varbit, reg* and every other type",
         archive="text",
         fidelity="text",

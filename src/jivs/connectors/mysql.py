@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jivs.connectors import _mysql_types as types
 from jivs.connectors._mysql_catalog import Catalog, Described, qualified, quote
-from jivs.connectors._mysql_read import chunk, literals, pages, refuse_larger, stream, weight
+from jivs.connectors._mysql_read import chunk, literals, pages, refuse_larger, stream, stream_compiled, weight
 from jivs.connectors._sql import Connections, parse_options, query_listings, redact, single
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
@@ -35,6 +35,7 @@ from jivs.errors import (
 )
 from jivs.ports.clock import stamp
 from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Session, TypeRow
+from jivs.wire import native
 
 _MOST_TOUCHED = 3000
 _SMALL_BUFFER = 32 << 10
@@ -389,9 +390,27 @@ class _Session:
         select, source = f"select {', '.join(expressions)}", self._from(table, bounds)
         key = [quote(name) for name in table.primary_key]
         ends = _page_ends(table) if self._pace.rate else []
-        held = False
+        held = threading.Event()
+
+        def check(size: int) -> None:
+            refuse_larger(size, self._limits, str(table.name))
+            if not held.is_set():
+                self._alone.acquire()
+                held.set()
+
         try:
             with self._lease() as connection:
+                if native.available() and not self._pace.rate:
+                    yield from stream_compiled(
+                        connection,
+                        f"{select} {source}",
+                        table.columns,
+                        rules,
+                        self._limits,
+                        check,
+                        self._options.read_timeout,
+                    )
+                    return
                 if ends:
                     most = min(self._pace.step, self._limits.batch_rows or self._pace.step)
                     joint = "and" if self._request.narrowing.where or "from" in bounds or "to" in bounds else "where"
@@ -402,12 +421,10 @@ class _Session:
                 for rows in groups:
                     largest = max(map(weight, rows), default=0) if widest < 0 else 0
                     if largest > self._limits.heavy_row:
-                        refuse_larger(largest, self._limits, str(table.name))
-                        if not held:
-                            held = self._alone.acquire()
+                        check(largest)
                     yield chunk(rows, rules)
         finally:
-            if held:
+            if held.is_set():
                 self._alone.release()
 
     def count(self, table: Table, bounds: Bounds) -> int:

@@ -17,7 +17,7 @@ from jivs.connectors import _postgresql_errors as clear
 from jivs.connectors import _postgresql_raw as untranslatable
 from jivs.connectors import _postgresql_types as types
 from jivs.connectors._postgresql_catalog import qualified, quote
-from jivs.connectors._postgresql_read import Gate, Shape, copy, fetch
+from jivs.connectors._postgresql_read import Gate, Shape, copy, copy_binary, fetch
 from jivs.connectors._sql import Connections, narrow, parse_options, query_listings, single
 from jivs.domain.fingerprint import EMPTY, Fingerprint
 from jivs.domain.plan import Bounds
@@ -32,6 +32,7 @@ from jivs.errors import (
 from jivs.ports.clock import stamp
 from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Session, TypeRow
 from jivs.transfer.conform import conform
+from jivs.wire import pgcopy
 from jivs.wire.rowhash import RowHasher
 
 _PAGE = 8192
@@ -371,8 +372,10 @@ class _Session:
         raw = table.name in self._raw
         if raw:
             rules = untranslatable.rules(rules, self._encoding)
+        binary = not raw and not self._pace.rate and pgcopy.usable()
         chosen = ", ".join(
-            rule.select.replace("{c}", quote(column.name)) for column, rule in zip(table.columns, rules, strict=True)
+            (rule.binary if binary else rule.select).replace("{c}", quote(column.name))
+            for column, rule in zip(table.columns, rules, strict=True)
         )
         select = f"select {chosen} {self._from(table, bounds)}"
         shape = Shape(table=str(table.name), columns=table.columns, rules=rules)
@@ -390,6 +393,8 @@ class _Session:
                     connection.execute("set client_encoding = 'SQL_ASCII'")
                 if self._pace.rate:
                     chunks = fetch(connection, select, shape, gate, self._pace)
+                elif binary:
+                    chunks = copy_binary(connection, select, shape, gate)
                 else:
                     chunks = copy(connection, select, shape, gate)
                 for chunk in chunks:

@@ -133,7 +133,7 @@ class Limits:
     """What a run may ask of a source. 0 means no limit.
 
     ``connections`` counts every connection at once, the snapshot's holder included. ``memory`` is the budget of the
-    whole process in bytes, ``batch_rows`` a hard ceiling on rows in one batch.
+    whole process in bytes, ``batch_rows`` a hard ceiling on rows in one batch, ``compression_level`` that of Zstandard.
     """
 
     parallel: int = 4
@@ -141,6 +141,7 @@ class Limits:
     rows_per_second: int = 0
     batch_rows: int = 0
     memory: int = 512 << 20
+    compression_level: int = 1
 
     @property
     def batch_bytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,11 +22,13 @@ class Chunk:
     """Rows as read: one Arrow column per column of the table, in its order.
 
     A column has either the archive type's Arrow type or string/binary, which ``transfer.conform`` turns into it.
-    ``values`` are cells that the connector already knows it cannot represent (NULL in ``batch``), ``rows`` what could
-    not be parsed into rows at all.
+    ``beyond`` holds, by the index of the column, the texts of values beyond its type (NULL in ``batch``). ``values`` are
+    cells that the connector already knows it cannot represent (NULL in ``batch``), ``rows`` what could not be parsed into
+    rows at all.
     """
 
     batch: pa.RecordBatch
+    beyond: Mapping[int, pa.Array] = field(default_factory=dict)
     values: tuple[QuarantinedValue, ...] = ()
     rows: tuple[QuarantinedRow, ...] = ()
 

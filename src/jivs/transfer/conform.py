@@ -64,6 +64,8 @@ def conform(columns: Sequence[Column], chunk: Chunk) -> Conformed:
     values = list(chunk.values)
     for index, column in enumerate(columns):
         done = _conform_column(batch.column(index), column)
+        if index in chunk.beyond:
+            done = _Column(done.array, chunk.beyond[index], done.poison)
         arrays.append(done.array)
         fields.append(arrow_field(column))
         if done.companion is not None:

@@ -1,25 +1,30 @@
 """The row hash over Arrow batches: R while reading, A over the Parquet file read back.
 
-DuckDB computes canonical text and MD5 for a whole batch in one query on one thread; rows with quarantined cells go
-through ``canonical``.
+The compiled kernel (``c/rowhash.c``) hashes a batch in the calling thread. Where it was not built, DuckDB computes canonical
+text and MD5 for a whole batch in one query. Rows with quarantined cells go through ``canonical``.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jivs.domain.fingerprint import EMPTY, Fingerprint
 from jivs.domain.schema import Column, Kind
+from jivs.wire import native
 from jivs.wire.canonical import LONG, column_texts, plain, row_hash
+
+if TYPE_CHECKING:
+    import duckdb
 
 Overrides = Mapping[int, Mapping[int, bytes]]
 """Canonical texts of quarantined cells: row in the batch -> index of the column -> text."""
@@ -33,6 +38,8 @@ _local = threading.local()
 
 @cache
 def _engine() -> duckdb.DuckDBPyConnection:
+    import duckdb
+
     engine = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "256MB", "temp_directory": ""})
     atexit.register(engine.close)
     return engine
@@ -69,6 +76,8 @@ class RowHasher:
             batch = batch.filter(pa.array([row not in overrides for row in range(batch.num_rows)]))
         if batch.num_rows == 0:
             return special
+        if native.available():
+            return special + Fingerprint.of(batch.num_rows, _compiled(self._columns, batch, None))
         rows, hashed, total = _pool().submit(self._sum, batch).result()
         if rows != hashed or rows != batch.num_rows:
             raise AssertionError(f"{rows} rows, {hashed} hashes, {batch.num_rows} in the batch")
@@ -78,7 +87,12 @@ class RowHasher:
         """The hash of each row, in order, as int64."""
         if batch.num_rows == 0:
             return pa.array([], pa.int64())
-        result = _pool().submit(self._each, batch).result()
+        if native.available():
+            buffer = pa.allocate_buffer(8 * batch.num_rows)
+            _compiled(self._columns, batch, buffer.address)
+            result = pa.Array.from_buffers(pa.int64(), batch.num_rows, [None, buffer])
+        else:
+            result = _pool().submit(self._each, batch).result()
         if overrides:
             values = result.to_pylist()
             for row, cells in overrides.items():
@@ -135,6 +149,69 @@ class RowHasher:
             pieces.append(_piece(text, long=_may_be_long(array, column)))
         _connection().register("batch", pa.Table.from_arrays(arrays, names=names))
         return f"('0x' || substr(md5({_concat(pieces)}), 18, 15))::BIGINT"
+
+
+class _HashColumn(ctypes.Structure):
+    """A column of a batch, as ``c/rowhash.c`` reads it."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("scale", ctypes.c_int32),
+        ("offset", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("validity", "values", "offsets", "second", "third")),
+        *((name, ctypes.c_int64) for name in ("first_offset", "second_offset", "third_offset")),
+        *((name, ctypes.c_void_p) for name in ("beyond_validity", "beyond", "beyond_offsets")),
+        ("beyond_offset", ctypes.c_int64),
+    )
+
+
+def _compiled(columns: Sequence[Column], batch: pa.RecordBatch, each: int | None) -> int:
+    """The sum of the rows' hashes modulo 2^64; each of them is written to the address ``each``, if there is one."""
+    laid_out = (_HashColumn * len(columns))()
+    for place, column in zip(laid_out, columns, strict=True):
+        index = batch.schema.get_field_index(column.companion) if column.companion else -1
+        beyond = batch.column(index) if index >= 0 else None
+        _lay_out(place, column, batch.column(batch.schema.get_field_index(column.field)), beyond)
+    library: Any = native.library()
+    total = ctypes.c_uint64()
+    done = library.jivs_rowhash(
+        ctypes.byref(laid_out),
+        ctypes.c_int32(len(columns)),
+        ctypes.c_int64(batch.num_rows),
+        ctypes.c_void_p(each),
+        ctypes.byref(total),
+    )
+    if not done:
+        raise MemoryError
+    return total.value
+
+
+def _lay_out(place: _HashColumn, column: Column, array: pa.Array, beyond: pa.Array | None) -> None:
+    """Where the buffers of a column are. The batch keeps them alive."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    place.kind = native.KINDS[column.type.kind]
+    place.scale = column.type.scale
+    place.offset = array.offset
+    buffers = array.buffers()
+    place.validity = _address(buffers[0]) if array.null_count else None
+    if column.type.kind in {Kind.INTERVAL, Kind.TIMETZ}:
+        children = [array.field(number) for number in range(array.type.num_fields)]
+        for name, offset, child in zip(("values", "second", "third"), ("first", "second", "third"), children, strict=False):
+            setattr(place, name, _address(child.buffers()[1]))
+            setattr(place, f"{offset}_offset", child.offset)
+    elif column.type.kind in {Kind.TEXT, Kind.BINARY}:
+        place.offsets, place.values = _address(buffers[1]), _address(buffers[2])
+    else:
+        place.values = _address(buffers[1])
+    if beyond is not None and beyond.null_count < len(beyond):
+        validity, offsets, data = beyond.buffers()
+        place.beyond_validity = _address(validity) if beyond.null_count else None
+        place.beyond_offsets, place.beyond, place.beyond_offset = _address(offsets), _address(data), beyond.offset
+
+
+def _address(buffer: pa.Buffer | None) -> int | None:
+    return buffer.address if buffer is not None else None
 
 
 def _piece(text: str, *, long: bool) -> str:

@@ -1,0 +1,50 @@
+"""How the columns of a segment are encoded, decided from its first rows.
+
+A dictionary pays where values repeat; where they do not, building it is the most expensive part of writing a segment and is
+thrown away in the end. Source: Apache Parquet, "Encodings".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_SAMPLE = 16 << 10
+_REPEATED = 4
+"""A dictionary needs values that occur this often on average ..."""
+_REPEATED_NUMBER = 8
+"""... numbers more often, for they are small themselves, and deltas make them smaller."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encodings:
+    """Arguments of the Parquet writer: columns with a dictionary, and other encodings of columns without."""
+
+    dictionary: list[str]
+    others: dict[str, str]
+
+
+def choose(table: pa.Table) -> Encodings:
+    """The encodings for rows like these."""
+    sample = table.slice(0, _SAMPLE)
+    dictionary, others = [], {}
+    for field in table.schema:
+        if pa.types.is_struct(field.type) or pa.types.is_boolean(field.type) or isinstance(field.type, pa.BaseExtensionType):
+            continue
+        column = sample.column(field.name)
+        number = _is_number(field.type)
+        present = len(column) - column.null_count
+        if pc.count_distinct(column).as_py() * (_REPEATED_NUMBER if number else _REPEATED) <= present:
+            dictionary.append(field.name)
+        elif number:
+            others[field.name] = "DELTA_BINARY_PACKED"
+    return Encodings(dictionary=dictionary, others=others)
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    """Whether Parquet stores the type as INT32 or INT64."""
+    return bool(
+        pa.types.is_integer(type_) or pa.types.is_temporal(type_) or (pa.types.is_decimal(type_) and type_.precision <= 18)
+    )
