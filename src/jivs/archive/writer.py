@@ -242,7 +242,7 @@ class SegmentWriter:
     def _writer(self, current: _Open, first: pa.Table) -> pq.ParquetWriter:
         """The Parquet writer of the open segment; its encodings are chosen from the first row group."""
         if current.writer is None:
-            chosen = encoding.choose(first)
+            chosen = encoding.choose(first, self._key)
             current.writer = pq.ParquetWriter(
                 current.file,
                 current.schema,
@@ -250,6 +250,7 @@ class SegmentWriter:
                 compression_level=self._level,
                 use_dictionary=chosen.dictionary,
                 column_encoding=chosen.others or None,
+                write_statistics=chosen.statistics,
                 store_decimal_as_integer=True,
                 write_page_index=True,
                 write_page_checksum=True,

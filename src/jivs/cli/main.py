@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import os
@@ -45,11 +46,13 @@ app.add_typer(config.app, name="config")
 
 def _tune_process() -> None:
     """Before anything heavy is loaded: jemalloc for Arrow where its packages have it (half the page faults and less memory
-    at the peak than its default), and a garbage collector that does not search all modules again and again while they load.
+    at the peak than its default), and a garbage collector that does not search all modules again and again while they load,
+    nor when the process ends.
     """
     if sys.platform == "linux" and "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or ""):
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     gc.set_threshold(100_000, 20, 100)
+    atexit.register(gc.freeze)
 
 
 def main() -> None:

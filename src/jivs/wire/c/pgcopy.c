@@ -108,8 +108,18 @@ static inline int small_decimal(column *c, int64_t row, const uint8_t *p, int64_
         if (exponent >= 0) {
             value = value * 10000 + digit;
         } else {
-            if (exponent <= -4 || digit % TENS[-exponent]) return 0;
-            value = value * TENS[4 + exponent] + digit / TENS[-exponent];
+            if (exponent == -2) { /* constants, for the compiler turns divisions by those into multiplications */
+                if (digit % 100) return 0;
+                value = value * 100 + digit / 100;
+            } else if (exponent == -1) {
+                if (digit % 10) return 0;
+                value = value * 1000 + digit / 10;
+            } else if (exponent == -3) {
+                if (digit % 1000) return 0;
+                value = value * 10 + digit / 1000;
+            } else {
+                return 0;
+            }
         }
     }
     exponent += 4;
