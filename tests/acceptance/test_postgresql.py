@@ -343,7 +343,10 @@ def test_with_one_connection_the_snapshot_cannot_be_replaced_in_silence(pg: str,
     assert not list((tmp_path / "archive" / "manifests").glob("*"))
 
 
-def test_tables_kept_from_a_lost_snapshot_do_not_claim_the_new_one(pg: str, run: Run, tmp_path: Path) -> None:
+def test_tables_kept_from_a_lost_snapshot_do_not_claim_the_new_one(
+    pg: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jivs.operations._small._TABLES", 1)
     make(pg, "create table a as select 1 as n", "create table b as select 1 as n")
     done = []
 

@@ -13,6 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _SAMPLE = 16 << 10
+_FEW = 256
+"""Fewer rows than this are written plain: nothing to win."""
+
 _REPEATED = 4
 """A dictionary needs values that occur this often on average ..."""
 _REPEATED_NUMBER = 8
@@ -38,10 +41,13 @@ def choose(table: pa.Table, key: Sequence[str]) -> Encodings:
     """
     sample = table.slice(0, _SAMPLE)
     dictionary, others, statistics = [], {}, []
+    few = table.num_rows < _FEW
     for field in table.schema:
         if field.name in key or not (pa.types.is_string(field.type) or pa.types.is_binary(field.type)):
             statistics.append(field.name)
         if pa.types.is_struct(field.type) or pa.types.is_boolean(field.type) or isinstance(field.type, pa.BaseExtensionType):
+            continue
+        if few:
             continue
         column = sample.column(field.name)
         number = _is_number(field.type)

@@ -85,6 +85,11 @@ def run_part(run_id: str, partition: str, epoch: int) -> str:
     return f"runs/{run_id}/{partition}-{epoch}.json"
 
 
+def run_small(run_id: str, name: str) -> str:
+    """Path of the record of several small tables read to their end."""
+    return f"runs/{run_id}/small-{name}.json"
+
+
 def run_table(run_id: str, ordinal: int) -> str:
     """Path of the record of a table read to its end."""
     return f"runs/{run_id}/table-{ordinal:06d}.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -74,6 +74,18 @@ def record(store: Store, run_id: str, part: Part) -> None:
     store.create(layout.run_part(run_id, part.partition, part.epoch), part.to_bytes())
 
 
+def record_small(store: Store, run_id: str, parts: Sequence[Part], ends: Sequence[TableEnd]) -> None:
+    """Record several small tables that were read to their end, in one file."""
+    data = {"parts": [part.to_json() for part in parts], "ends": [ended.to_json() for ended in ends]}
+    name = f"{parts[0].partition}-{parts[0].epoch}"
+    store.create(layout.run_small(run_id, name), json.dumps(data, ensure_ascii=False).encode())
+
+
+def _small(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
+    for entry in store.list(f"{layout.run_folder(run_id)}small-"):
+        yield json.loads(store.read(entry.path))
+
+
 def open_runs(store: Store) -> list[OpenRun]:
     """All runs with a plan, the newest sign of life first."""
     found = []
@@ -101,12 +113,18 @@ def parts(store: Store, run_id: str) -> dict[str, Part]:
     found: dict[str, Part] = {}
     for entry in store.list(layout.run_folder(run_id)):
         name = entry.path.rpartition("/")[2]
-        if name in {"open.json", "heartbeat.json"} or name.startswith(("table-", "owner-")):
+        if name in {"open.json", "heartbeat.json"} or name.startswith(("table-", "owner-", "small-")):
             continue
-        part = Part.from_bytes(store.read(entry.path))
-        if part.partition not in found or found[part.partition].epoch < part.epoch:
-            found[part.partition] = part
+        _newer(found, Part.from_bytes(store.read(entry.path)))
+    for data in _small(store, run_id):
+        for one in data["parts"]:
+            _newer(found, Part.from_json(one))
     return found
+
+
+def _newer(found: dict[str, Part], part: Part) -> None:
+    if part.partition not in found or found[part.partition].epoch < part.epoch:
+        found[part.partition] = part
 
 
 def record_table(store: Store, run_id: str, ended: TableEnd) -> None:
@@ -114,13 +132,12 @@ def record_table(store: Store, run_id: str, ended: TableEnd) -> None:
     store.replace(layout.run_table(run_id, ended.ordinal), ended.to_bytes())
 
 
-def ended_tables(store: Store, run_id: str) -> dict[TableName, TableEnd]:
-    """The tables of a run that were read to their end."""
-    found = {}
-    for entry in store.list(f"{layout.run_folder(run_id)}table-"):
-        ended = TableEnd.from_bytes(store.read(entry.path))
-        found[ended.table] = ended
-    return found
+def ended_tables(store: Store, plan: RunPlan) -> dict[TableName, TableEnd]:
+    """The tables of a run that were read to their end, in the snapshot that the plan names for them."""
+    snapshots = {table.table.name: table.snapshot for table in plan.tables}
+    ends = [TableEnd.from_bytes(store.read(entry.path)) for entry in store.list(f"{layout.run_folder(plan.run_id)}table-")]
+    ends += [TableEnd.from_json(one) for data in _small(store, plan.run_id) for one in data["ends"]]
+    return {ended.table: ended for ended in ends if snapshots.get(ended.table) == ended.snapshot}
 
 
 def forget_parts(store: Store, run_id: str, discarded: Iterable[Part]) -> None:

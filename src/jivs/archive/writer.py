@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +23,6 @@ from jivs.domain.plan import Partition
 from jivs.domain.quarantine import QuarantinedRow, QuarantinedValue
 from jivs.domain.schema import Column
 from jivs.domain.source import Limits
-from jivs.ports.store import Store
 
 _ROWS = 1 << 20
 _LARGEST_GROUP = 128 << 20
@@ -109,6 +108,17 @@ class _Open:
     rejected_bytes: int = 0
 
 
+class SegmentStore(Protocol):
+    """Where segments go: a store, or what stands in front of it."""
+
+    @property
+    def spool(self) -> Path:
+        """A local folder for files being written."""
+
+    def put(self, local: Path, path: str) -> None:
+        """Take the file."""
+
+
 class SegmentWriter:
     """Writes the rows of one partition; belongs to one thread.
 
@@ -119,7 +129,7 @@ class SegmentWriter:
     def __init__(
         self,
         *,
-        store: Store,
+        store: SegmentStore,
         source: str,
         partition: Partition,
         run_id: str,
@@ -217,7 +227,7 @@ class SegmentWriter:
                 "jivs.bounds": json.dumps(self._partition.bounds, sort_keys=True),
             }
             schema = pa.schema([*self._base, *self._companions], metadata=footer)
-            file = HashingFile(self._temporary())
+            file = self._temporary()
             self._open = _Open(schema=schema, file=file)
         return self._open
 
@@ -225,10 +235,13 @@ class SegmentWriter:
     def _width(self) -> int:
         return len(self._base) + len(self._companions)
 
-    def _temporary(self) -> Path:
-        folder = self._store.spool / self._run_id
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{self._partition.id}-{self._epoch}-{uuid.uuid4().hex}.parquet"
+    def _temporary(self) -> HashingFile:
+        path = self._store.spool / self._run_id / f"{self._partition.id}-{self._epoch}-{uuid.uuid4().hex}.parquet"
+        try:
+            return HashingFile(path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return HashingFile(path)
 
     def _widen(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         arrays = [
@@ -311,7 +324,7 @@ class SegmentWriter:
             {"segment": segment, "line": row.line, "original": row.original, "reason": row.reason}
             for row in current.rejected
         ]
-        file = HashingFile(self._temporary())
+        file = self._temporary()
         schema = QUARANTINE_SCHEMA.with_metadata({"jivs.run": self._run_id, "jivs.partition": self._partition.id})
         pq.write_table(pa.Table.from_pylist(records, schema=schema), file, compression="zstd")
         file.close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jivs.connectors import _postgresql_types as types
 from jivs.connectors._sql import refuse_duplicates
 from jivs.domain.schema import Column, Table, TableKind, TableName, assign_fields
-from jivs.errors import UsageError
 from jivs.ports.connector import Listing
 
 if TYPE_CHECKING:
@@ -35,20 +35,42 @@ where c.relkind in ('r','p','v','m','f') and not c.relispartition and c.relpersi
 order by 1, 2
 """
 
+_FOUND = """
+select n.nspname, c.relname, c.oid::bigint, c.relkind::text, c.reltuples::bigint,
+       case when c.relkind in ('r','m') then pg_table_size(c.oid) else -1 end
+from unnest(%s::text[], %s::text[]) as wanted(nspname, relname)
+     join pg_namespace n on n.nspname = wanted.nspname
+     join pg_class c on c.relnamespace = n.oid and c.relname = wanted.relname
+where c.relkind in ('r','p','v','m','f')
+"""
+
 _COLUMNS = """
-select a.attname, a.attnotnull, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
+select a.attrelid::bigint, a.attname, a.attnotnull, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
        a.attgenerated::text, a.attidentity::text, pg_get_expr(d.adbin, d.adrelid), co.collname,
        col_description(a.attrelid, a.attnum)
 from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
      left join pg_collation co on co.oid = a.attcollation
-where a.attrelid = %s and a.attnum > 0 and not a.attisdropped order by a.attnum
+where a.attrelid = any(%s::oid[]) and a.attnum > 0 and not a.attisdropped order by a.attrelid, a.attnum
 """
 
 _KEY = """
-select a.attname from pg_index i cross join lateral unnest(i.indkey) with ordinality k(attnum, position)
+select i.indrelid::bigint, a.attname from pg_index i cross join lateral unnest(i.indkey) with ordinality k(attnum, position)
      join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-where i.indrelid = %s and i.indisprimary order by k.position
+where i.indrelid = any(%s::oid[]) and i.indisprimary order by i.indrelid, k.position
 """
+
+_DEFINITIONS = {
+    "constraints": "select conrelid::bigint, conname || ' ' || pg_get_constraintdef(oid) from pg_constraint"
+    " where conrelid = any(%s::oid[]) order by conrelid, conname",
+    "indexes": "select indrelid::bigint, pg_get_indexdef(indexrelid) from pg_index"
+    " where indrelid = any(%s::oid[]) order by indrelid, indexrelid",
+    "comment": "select oid::bigint, obj_description(oid, 'pg_class') from unnest(%s::oid[]) as wanted(oid)",
+    "inherits": "select inhrelid::bigint, inhparent::regclass::text from pg_inherits"
+    " where inhrelid = any(%s::oid[]) order by inhrelid, inhseqno",
+}
+"""Parts of a table's definition, as rows of the table's oid and a text."""
+
+_AT_ONCE = 500
 
 _TYPES = """
 select t.oid::bigint, t.typname, t.typtype::text, t.typbasetype::bigint, t.typtypmod, n.nspname
@@ -75,6 +97,26 @@ def quote(name: str) -> str:
 def qualified(name: TableName) -> str:
     """A table's name in SQL."""
     return f"{quote(name.schema)}.{quote(name.name)}"
+
+
+def settings(statement_timeout: int, lock_timeout: int) -> dict[str, str | int]:
+    """What the meaning of text in both directions depends on, whatever the role, database or server was set to."""
+    return {
+        "standard_conforming_strings": "on",
+        "datestyle": "'ISO, YMD'",
+        "intervalstyle": "postgres",
+        "timezone": "'UTC'",
+        "extra_float_digits": 3,
+        "bytea_output": "hex",
+        "search_path": "''",
+        "row_security": "off",
+        "default_transaction_read_only": "on",
+        "idle_in_transaction_session_timeout": 0,
+        "statement_timeout": statement_timeout,
+        "lock_timeout": lock_timeout,
+        "synchronize_seqscans": "off",
+        "jit": "off",
+    }
 
 
 def load_types(connection: psycopg.Connection[Any]) -> dict[int, Type]:
@@ -112,37 +154,64 @@ def rule(known: dict[int, Type], oid: int, typmod: int) -> tuple[types.Rule, str
     return types.RULES.get(type_.name, types.OUTPUT_TEXT), domain
 
 
+Described = tuple[Table, list[types.Rule], int]
+"""A table, the rules of its columns, and its oid."""
+
+
 def describe(
-    connection: psycopg.Connection[Any], known: dict[int, Type], name: TableName
-) -> tuple[Table, list[types.Rule], int]:
-    """A table, the rules of its columns, and its oid. Raises UsageError if there is none."""
-    found = connection.execute(
-        "select c.oid::bigint, c.relkind::text, c.reltuples::bigint, case when c.relkind in ('r','m') then"
-        " pg_relation_size(c.oid) else -1 end from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-        " where n.nspname = %s and c.relname = %s and c.relkind in ('r','p','v','m','f')",
-        (name.schema, name.name),
-    ).fetchone()
-    if found is None:
-        raise UsageError(f"There is no table {name}. jivs discover lists what there is.")
-    oid, kind, rows, size = found
-    facts = connection.execute(_COLUMNS, (oid,)).fetchall()
-    columns, rules = [], []
-    for attname, notnull, type_oid, typmod, formatted, *_ in facts:
-        chosen, domain = rule(known, type_oid, typmod)
-        columns.append(_column(attname, chosen, formatted, nullable=not notnull, domain=domain))
-        rules.append(chosen)
-    table = Table(
-        name=name,
-        kind=KINDS[kind],
-        columns=assign_fields(columns),
-        primary_key=tuple(row[0] for row in connection.execute(_KEY, (oid,))),
-        estimated_rows=rows if kind not in "vf" else -1,
-        estimated_bytes=size,
-        ddl=_definition(connection, oid, kind, facts),
-        notes=_notes(connection, oid, kind),
-        in_snapshot=kind != "f" and not _has_foreign_leaf(connection, oid, kind),
-    )
-    return table, rules, oid
+    connection: psycopg.Connection[Any], known: dict[int, Type], names: Sequence[TableName]
+) -> dict[TableName, Described]:
+    """Those of the tables that exist, in few statements for all of them."""
+    out: dict[TableName, Described] = {}
+    for start in range(0, len(names), _AT_ONCE):
+        part = names[start : start + _AT_ONCE]
+        wanted = ([name.schema for name in part], [name.name for name in part])
+        found = connection.execute(_FOUND, wanted).fetchall()
+        oids = [row[2] for row in found]
+        facts = _by_table(connection, _COLUMNS, oids)
+        keys = _by_table(connection, _KEY, oids)
+        definitions = {name: _by_table(connection, query, oids) for name, query in _DEFINITIONS.items()}
+        for schema, relation, oid, kind, rows, size in found:
+            name = TableName(schema=schema, name=relation)
+            columns, rules = [], []
+            for attname, notnull, type_oid, typmod, formatted, *_ in facts.get(oid, ()):
+                chosen, domain = rule(known, type_oid, typmod)
+                columns.append(_column(attname, chosen, formatted, nullable=not notnull, domain=domain))
+                rules.append(chosen)
+            texts = {
+                title: [row[0] for row in parts.get(oid, ()) if row[0] is not None] for title, parts in definitions.items()
+            }
+            table = Table(
+                name=name,
+                kind=KINDS[kind],
+                columns=assign_fields(columns),
+                primary_key=tuple(row[0] for row in keys.get(oid, ())),
+                estimated_rows=rows if kind not in "vf" else -1,
+                estimated_bytes=size,
+                ddl=_definition(connection, oid, kind, facts.get(oid, ()), texts),
+                notes=_notes(connection, oid, kind),
+                in_snapshot=kind != "f" and not _has_foreign_leaf(connection, oid, kind),
+            )
+            out[name] = table, rules, oid
+    return out
+
+
+def _by_table(connection: psycopg.Connection[Any], query: str, oids: list[int]) -> dict[int, list[tuple[Any, ...]]]:
+    """Rows that begin with a table's oid, by that oid."""
+    out: dict[int, list[tuple[Any, ...]]] = {}
+    for oid, *rest in connection.execute(query, (oids,)):
+        out.setdefault(oid, []).append(tuple(rest))
+    return out
+
+
+def leaves(connection: psycopg.Connection[Any], oid: int) -> list[tuple[Any, ...]]:
+    """Schema, name, kind of the tables that hold a partitioned table's rows, and whether the account may read them."""
+    return connection.execute(
+        "select n.nspname, c.relname, c.relkind::text, has_table_privilege(c.oid, 'select')"
+        " from pg_partition_tree(%s) t join pg_class c on c.oid = t.relid"
+        " join pg_namespace n on n.oid = c.relnamespace where t.isleaf order by 1, 2",
+        (oid,),
+    ).fetchall()
 
 
 def _has_foreign_leaf(connection: psycopg.Connection[Any], oid: int, kind: str) -> bool:
@@ -195,30 +264,21 @@ def _column(name: str, chosen: types.Rule, formatted: str, *, nullable: bool, do
     )
 
 
-def _definition(connection: psycopg.Connection[Any], oid: int, kind: str, columns: list[Any]) -> str:
+def _definition(
+    connection: psycopg.Connection[Any], oid: int, kind: str, columns: Sequence[tuple[Any, ...]], texts: dict[str, list[str]]
+) -> str:
     """The catalogue's own words: columns, constraints, indexes, view text, partitioning, comment."""
+    names = ("name", "not_null", "type_oid", "type_modifier", "type", "generated", "identity", "default", "collation")
+    definition: dict[str, Any] = {"columns": [dict(zip((*names, "comment"), row, strict=True)) for row in columns], **texts}
 
-    def texts(query: str) -> list[str]:
+    def one(query: str) -> list[str]:
         return [row[0] for row in connection.execute(query, (oid,)) if row[0] is not None]
 
-    names = ("name", "not_null", "type_oid", "type_modifier", "type", "generated", "identity", "default", "collation")
-    definition = {
-        "columns": [dict(zip((*names, "comment"), row, strict=True)) for row in columns],
-        "constraints": texts(
-            "select conname || ' ' || pg_get_constraintdef(oid) from pg_constraint where conrelid = %s order by conname"
-        ),
-        "indexes": texts("select pg_get_indexdef(indexrelid) from pg_index where indrelid = %s order by indexrelid"),
-        "comment": texts("select obj_description(%s, 'pg_class')"),
-        "inherits": texts("select inhparent::regclass::text from pg_inherits where inhrelid = %s order by inhseqno"),
-    }
     if kind in "vm":
-        definition["view"] = texts("select pg_get_viewdef(%s::oid)")
+        definition["view"] = one("select pg_get_viewdef(%s::oid)")
     if kind == "p":
-        definition["partition_key"] = texts("select pg_get_partkeydef(%s)")
-        definition["partitions"] = [
-            row[0]
-            for row in connection.execute(
-                "select relid::regclass::text from pg_partition_tree(%s) where isleaf order by 1", (oid,)
-            )
-        ]
+        definition["partition_key"] = one("select pg_get_partkeydef(%s)")
+        definition["partitions"] = one(
+            "select relid::regclass::text from pg_partition_tree(%s) where isleaf order by 1",
+        )
     return json.dumps(definition, sort_keys=True, ensure_ascii=False)

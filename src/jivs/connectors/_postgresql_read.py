@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -61,7 +61,7 @@ class Gate:
         self.alone()
 
 
-def copy(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate) -> Iterator[Chunk]:
+def copy(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate) -> Generator[Chunk, None, None]:
     """Stream a SELECT through COPY as CSV. One message is one row, so batches end between rows whatever the values hold."""
     limits = gate.limits
     most_rows = min(limits.batch_rows or _ROWS, _ROWS)
@@ -82,34 +82,40 @@ def copy(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: G
             yield decode(b"".join((_LEAD, *rows)), shape)
 
 
-def copy_binary(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate) -> Iterator[Chunk]:
-    """The same in binary, through the compiled decoder. Left early, the COPY is cancelled; drop the connection then."""
+def copy_binary(
+    connection: psycopg.Connection[Any], selects: Sequence[str], shapes: Sequence[Shape], gate: Gate
+) -> Generator[tuple[int, Chunk], None, None]:
+    """The same in binary, through the compiled decoder, for several statements at once: chunks with their numbers.
+
+    Left early, the COPY is cancelled; the caller has to drop the connection.
+    """
     from psycopg import errors
 
     def failed(result: Any) -> NoReturn:
         raise errors.error_from_result(result)
 
     limits = gate.limits
-    builder = Builder([column.type for column in shape.columns], [rule.form for rule in shape.rules])
+    builders = [Builder([column.type for column in shape.columns], [rule.form for rule in shape.rules]) for shape in shapes]
     allowed = BatchLimits(min(limits.batch_rows or _ROWS, _ROWS), limits.batch_bytes, limits.heavy_row)
-    ended = False
+    ended, number = False, 0
     try:
-        query = f"copy ({select}) to stdout (format binary)"
-        for rows in pgcopy.read(connection.pgconn, query, builder, allowed, gate.check, failed):
-            yield Chunk(batch=rows.batch, beyond=rows.beyond, values=rows.misfits)
+        queries = [f"copy ({select}) to stdout (format binary)" for select in selects]
+        for number, rows in pgcopy.read(connection.pgconn, queries, builders, allowed, gate.check, failed):
+            yield number, Chunk(batch=rows.batch, beyond=rows.beyond, values=rows.misfits)
         ended = True
     except pgcopy.LostError:
         raise errors.OperationalError("the server closed the connection in the middle of a row") from None
     except MalformedError as error:
         if error.column < 0:
             raise errors.OperationalError(f"the server sent {error}") from None
-        name = shape.columns[error.column].name
+        name = shapes[number].columns[error.column].name
         raise IntegrityError(
-            f"{shape.table}: the server sent {error}, in column {name}. Look at its values in the source, or leave the "
-            "table out with --exclude."
+            f"{shapes[number].table}: the server sent {error}, in column {name}. Look at its values in the source, or leave "
+            "the table out with --exclude."
         ) from None
     finally:
-        builder.close()
+        for builder in builders:
+            builder.close()
         if not ended:
             connection.cancel_safe(timeout=5)
 
@@ -152,7 +158,9 @@ def _parse(data: bytes | pa.Buffer, column_types: Sequence[pa.DataType]) -> pa.T
     )
 
 
-def fetch(connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate, pace: Pace) -> Iterator[Chunk]:
+def fetch(
+    connection: psycopg.Connection[Any], select: str, shape: Shape, gate: Gate, pace: Pace
+) -> Generator[Chunk, None, None]:
     """Read through a cursor, asking for no more rows than the pace allows: the server sends none ahead."""
     from psycopg import errors, pq
 

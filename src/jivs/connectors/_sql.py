@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from jivs.domain.schema import Column, TableKind, TableName
+from jivs.domain.schema import Column, Table, TableKind, TableName
 from jivs.errors import SnapshotLostError, UsageError
-from jivs.ports.connector import Listing, Narrowing, Request
+from jivs.ports.connector import Chunk, Listing, Narrowing, Request
 
 _POLL_SECONDS = 0.2
 Connection = TypeVar("Connection")
@@ -156,3 +156,20 @@ def single(query: str) -> str:
 def query_listings(request: Request) -> list[Listing]:
     """The free queries of a request, presented as tables in order of their names."""
     return [Listing(name=TableName(schema="", name=name), kind=TableKind.QUERY) for name in sorted(request.queries)]
+
+
+class OneByOne:
+    """What a session does with several small tables, for sources where doing them together gains nothing."""
+
+    def prepare(self, names: Sequence[TableName]) -> None:
+        """Nothing to fetch ahead."""
+
+    def read_small(self: Any, tables: Sequence[Table]) -> Iterator[tuple[int, Chunk]]:
+        """One after the other."""
+        for number, table in enumerate(tables):
+            for chunk in self.read(table, {}):
+                yield number, chunk
+
+    def ends(self: Any, tables: Sequence[Table], *, count: bool) -> list[tuple[int, str]]:
+        """One after the other."""
+        return [(self.count(table, {}) if count else -1, self.changed(table)) for table in tables]

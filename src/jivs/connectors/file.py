@@ -17,7 +17,7 @@ from jivs.connectors._file_csv import Csv, Dialect
 from jivs.connectors._file_jsonl import JsonLines
 from jivs.connectors._file_parquet import Parquet
 from jivs.connectors._file_text import COMPRESSIONS, compression_of
-from jivs.connectors._sql import narrow, parse_options
+from jivs.connectors._sql import OneByOne, narrow, parse_options
 from jivs.domain.fingerprint import EMPTY, Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import INTEGERS, ArchiveType, Column, Kind, Table, TableKind, TableName, assign_fields
@@ -89,7 +89,7 @@ class File:
         return _Session(address, options, limits, request, pace)
 
 
-class _Session:
+class _Session(OneByOne):
     def __init__(self, address: Address, options: Options, limits: Limits, request: Request, pace: Pace) -> None:
         self._address = address
         self._options = options

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jivs.connectors import _mysql_types as types
 from jivs.connectors._mysql_catalog import Catalog, Described, qualified, quote
 from jivs.connectors._mysql_read import chunk, literals, pages, refuse_larger, stream, stream_compiled, weight
-from jivs.connectors._sql import Connections, parse_options, query_listings, redact, single
+from jivs.connectors._sql import Connections, OneByOne, parse_options, query_listings, redact, single
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import INTEGERS, Table, TableKind, TableName
@@ -89,7 +89,7 @@ class MySQL:
         return _Session(address, parse_options(Options, address.options, self.kind), limits, request, pace)
 
 
-class _Session:
+class _Session(OneByOne):
     def __init__(self, address: Address, options: Options, limits: Limits, request: Request, pace: Pace) -> None:
         self._address = address
         self._options = options

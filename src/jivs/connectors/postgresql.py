@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from jivs.connectors import _postgresql_catalog as catalog
 from jivs.connectors import _postgresql_errors as clear
 from jivs.connectors import _postgresql_raw as untranslatable
+from jivs.connectors import _postgresql_small as small
 from jivs.connectors import _postgresql_types as types
 from jivs.connectors._postgresql_catalog import qualified, quote
 from jivs.connectors._postgresql_read import Gate, Shape, copy, copy_binary, fetch
-from jivs.connectors._sql import Connections, narrow, parse_options, query_listings, single
+from jivs.connectors._sql import Connections, OneByOne, narrow, parse_options, query_listings, single
 from jivs.domain.fingerprint import EMPTY, Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import Table, TableKind, TableName
@@ -28,6 +29,7 @@ from jivs.errors import (
     FatalError,
     JivsError,
     SchemaChangedError,
+    UsageError,
 )
 from jivs.ports.clock import stamp
 from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Session, TypeRow
@@ -37,7 +39,6 @@ from jivs.wire.rowhash import RowHasher
 
 _PAGE = 8192
 _MOST_LOCKS = 3000
-_GET_IN_MS = 500
 _LOCKED = frozenset({TableKind.TABLE, TableKind.PARTITIONED, TableKind.VIEW})
 _WITH_CTID = frozenset({TableKind.TABLE, TableKind.MATERIALIZED_VIEW})
 
@@ -76,7 +77,7 @@ class PostgreSQL:
         return _Session(address, parse_options(Options, address.options, self.kind), limits, request, pace)
 
 
-class _Session:
+class _Session(OneByOne):
     def __init__(self, address: Address, options: Options, limits: Limits, request: Request, pace: Pace) -> None:
         self._address = address
         self._options = options
@@ -84,7 +85,7 @@ class _Session:
         self._request = request
         self._pace = pace
         self._alone = threading.Lock()
-        self._details: dict[TableName, tuple[Table, list[types.Rule], int]] = {}
+        self._details: dict[TableName, catalog.Described] = {}
         self._types: dict[int, catalog.Type] = {}
         self._encoding = "UTF8"
         self._search_path = ""
@@ -128,27 +129,13 @@ class _Session:
             self._version = connection.info.server_version
             query = "select current_setting('search_path'), getdatabaseencoding()"
             self._search_path, self._encoding = connection.execute(query).fetchall()[0]
-            connection.execute("; ".join(f"set {name} = {value}" for name, value in self._settings().items()))
+            connection.execute(
+                "; ".join(
+                    f"set {name} = {value}"
+                    for name, value in catalog.settings(self._options.statement_timeout, self._options.lock_timeout).items()
+                )
+            )
         return connection
-
-    def _settings(self) -> dict[str, str | int]:
-        """What the meaning of text in both directions depends on, whatever the role, database or server was set to."""
-        return {
-            "standard_conforming_strings": "on",
-            "datestyle": "'ISO, YMD'",
-            "intervalstyle": "postgres",
-            "timezone": "'UTC'",
-            "extra_float_digits": 3,
-            "bytea_output": "hex",
-            "search_path": "''",
-            "row_security": "off",
-            "default_transaction_read_only": "on",
-            "idle_in_transaction_session_timeout": 0,
-            "statement_timeout": self._options.statement_timeout,
-            "lock_timeout": self._options.lock_timeout,
-            "synchronize_seqscans": "off",
-            "jit": "off",
-        }
 
     def _reader(self) -> Any:
         connection = self._connect()
@@ -173,7 +160,7 @@ class _Session:
         """
         with self._clear_errors(), ExitStack() as stack:
             connection = stack.enter_context(self._readers.lease())
-            if table.name in self._locked and connection is not self._holder and not _gets_in(connection, table.name):
+            if table.name in self._locked and connection is not self._holder and not small.get_in(connection, [table.name]):
                 stack.close()
                 stack.enter_context(self._holder_free)
                 connection = self._holder
@@ -212,14 +199,21 @@ class _Session:
         note = (untranslatable.NOTE.format(self._encoding),) if name in self._raw else ()
         return replace(table, notes=(*table.notes, *note))
 
-    def _detail(self, name: TableName) -> tuple[Table, list[types.Rule], int]:
+    def prepare(self, names: Sequence[TableName]) -> None:
+        with self._describing, self._lease() as connection:
+            self._types = self._types or catalog.load_types(connection)
+            wanted = [name for name in names if name.schema and name not in self._details]
+            for name, found in catalog.describe(connection, self._types, wanted).items():
+                self._details[name] = self._narrowed(*found)
+
+    def _detail(self, name: TableName) -> catalog.Described:
         with self._describing:
             if name not in self._details:
                 with self._clear_errors():
                     self._details[name] = self._describe(name)
             return self._details[name]
 
-    def _describe(self, name: TableName) -> tuple[Table, list[types.Rule], int]:
+    def _describe(self, name: TableName) -> catalog.Described:
         query = self._request.queries.get(name.name) if not name.schema else None
         with self._lease() as connection:
             if not self._types:
@@ -229,7 +223,14 @@ class _Session:
                 table, rules = catalog.describe_query(connection, self._types, name, single(query))
                 connection.execute("select set_config('search_path', '', true)")
                 return table, rules, 0
-            table, rules, oid = catalog.describe(connection, self._types, name)
+            found = catalog.describe(connection, self._types, [name])
+        if name not in found:
+            raise UsageError(f"There is no table {name}. jivs discover lists what there is.")
+        return self._narrowed(*found[name])
+
+    def _narrowed(self, table: Table, rules: list[types.Rule], oid: int) -> catalog.Described:
+        """The columns that the request wants."""
+        name = table.name
         by_name = {column.name: rule for column, rule in zip(table.columns, rules, strict=True)}
         kept = narrow(table.columns, self._request.narrowing, str(name))
         if len(kept) != len(rules):
@@ -272,7 +273,7 @@ class _Session:
         if several:
             self._readers = self._pool(self._limits.connections - 1)
         else:
-            # Alone, the holder reads too; none can take its place, for its snapshot goes with it.
+            # Alone, the holder reads too; its snapshot goes with it.
             self._readers = Connections(1, self._reader, lambda connection: connection.close(), fixed=True)
             self._readers.adopt(holder)
         return Snapshot(identity=f"{row[0]}/{uuid.uuid4()}", one=True, taken_at=stamp(datetime.now(UTC)), notes=tuple(notes))
@@ -290,21 +291,14 @@ class _Session:
         oid = self._detail(table.name)[2]
         if not oid:
             return ""
-        query = (
-            "select count(*) from pg_partition_tree(%s) t join pg_class c on c.oid = t.relid"
-            " where c.relkind in ('r','m') and c.relfilenode is distinct from pg_relation_filenode(c.oid)"
-        )
-        if table.kind in _WITH_CTID:
-            query = (
-                "select count(*) from pg_class c where c.oid = %s"
-                " and c.relfilenode is distinct from pg_relation_filenode(c.oid)"
-            )
-        elif table.kind is not TableKind.PARTITIONED:
-            return ""
         with self._on(table) as connection:
-            if connection.execute(query, (oid,)).fetchone()[0]:
-                return "was truncated, rewritten or dropped while it was read"
-        return ""
+            oids = [oid]
+            if table.kind is TableKind.PARTITIONED:
+                rows = connection.execute("select relid::oid::bigint from pg_partition_tree(%s) where isleaf", (oid,))
+                oids = [row[0] for row in rows.fetchall()]
+            elif table.kind not in _WITH_CTID:
+                return ""
+            return small.REWRITTEN if small.rewritten(connection, oids) else ""
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -314,17 +308,14 @@ class _Session:
             return whole
         pages = max(1, target_bytes // _PAGE)
         with self._lease() as connection:
+            if table.kind in _WITH_CTID and 0 <= table.estimated_bytes <= target_bytes:
+                return whole
             if table.kind in _WITH_CTID:
                 return self._ranges(connection, qualified(table.name), pages, {})
             if table.kind is not TableKind.PARTITIONED:
                 return whole
             oid = self._detail(table.name)[2]
-            leaves = connection.execute(
-                "select n.nspname, c.relname, c.relkind::text, has_table_privilege(c.oid, 'select')"
-                " from pg_partition_tree(%s) t join pg_class c on c.oid = t.relid"
-                " join pg_namespace n on n.oid = c.relnamespace where t.isleaf order by 1, 2",
-                (oid,),
-            ).fetchall()
+            leaves = catalog.leaves(connection, oid)
             if not all(allowed for *_, allowed in leaves):  # granted at the root only: read through the root
                 return whole
             found: list[Bounds] = []
@@ -365,20 +356,23 @@ class _Session:
             where.append(f"ctid < '({int(bounds['to'])},0)'::tid")
         return f"from {source}" + (f" where {' and '.join(where)}" if where else "")
 
-    def read(self, table: Table, bounds: Bounds) -> Iterator[Chunk]:
+    def _select(self, table: Table, bounds: Bounds, *, binary: bool) -> tuple[str, Shape]:
+        """The statement that reads a part, and what comes back."""
         described, rules, _ = self._detail(table.name)
         if not described.same_structure(table):
             raise SchemaChangedError(f"{table.name}: its columns changed since the run was planned. Start a new run.")
-        raw = table.name in self._raw
-        if raw:
+        if table.name in self._raw:
             rules = untranslatable.rules(rules, self._encoding)
-        binary = not raw and not self._pace.rate and pgcopy.usable()
         chosen = ", ".join(
             (rule.binary if binary else rule.select).replace("{c}", quote(column.name))
             for column, rule in zip(table.columns, rules, strict=True)
         )
-        select = f"select {chosen} {self._from(table, bounds)}"
         shape = Shape(table=str(table.name), columns=table.columns, rules=rules)
+        return f"select {chosen} {self._from(table, bounds)}", shape
+
+    @contextmanager
+    def _gate(self, table: str) -> Iterator[Gate]:
+        """The gate for heavy rows: one reader at a time has some."""
         held = threading.Event()
 
         def alone() -> None:
@@ -386,24 +380,69 @@ class _Session:
                 self._alone.acquire()
                 held.set()
 
-        gate = Gate(limits=self._limits, alone=alone, table=str(table.name))
         try:
-            with self._remembering(table), self._on(table) as connection:
-                if self._encoding == "SQL_ASCII":  # anything else makes the server refuse bytes that are no text
-                    connection.execute("set client_encoding = 'SQL_ASCII'")
-                if self._pace.rate:
-                    chunks = fetch(connection, select, shape, gate, self._pace)
-                elif binary:
-                    chunks = copy_binary(connection, select, shape, gate)
-                else:
-                    chunks = copy(connection, select, shape, gate)
-                for chunk in chunks:
-                    yield untranslatable.decoded(chunk, rules, self._encoding) if raw else chunk
-                if self._encoding == "SQL_ASCII":
-                    connection.execute("set client_encoding = 'UTF8'")
+            yield Gate(limits=self._limits, alone=alone, table=table)
         finally:
             if held.is_set():
                 self._alone.release()
+
+    @contextmanager
+    def _any_bytes(self, connection: Any) -> Iterator[None]:
+        """In SQL_ASCII anything may be stored, and the server refuses bytes that are no text if asked for UTF-8."""
+        if self._encoding == "SQL_ASCII":
+            connection.execute("set client_encoding = 'SQL_ASCII'")
+        yield
+        if self._encoding == "SQL_ASCII":
+            connection.execute("set client_encoding = 'UTF8'")
+
+    def read(self, table: Table, bounds: Bounds) -> Iterator[Chunk]:
+        raw = table.name in self._raw
+        binary = not raw and not self._pace.rate and pgcopy.usable()
+        select, shape = self._select(table, bounds, binary=binary)
+        with ExitStack() as stack:
+            gate = stack.enter_context(self._gate(str(table.name)))
+            stack.enter_context(self._remembering(table))
+            connection = stack.enter_context(self._on(table))
+            stack.enter_context(self._any_bytes(connection))
+            if binary:
+                rows = stack.enter_context(closing(copy_binary(connection, [select], [shape], gate)))
+                yield from (chunk for _, chunk in rows)
+                return
+            chunks = (
+                fetch(connection, select, shape, gate, self._pace)
+                if self._pace.rate
+                else copy(connection, select, shape, gate)
+            )
+            for chunk in stack.enter_context(closing(chunks)):
+                yield untranslatable.decoded(chunk, shape.rules, self._encoding) if raw else chunk
+
+    def read_small(self, tables: Sequence[Table]) -> Iterator[tuple[int, Chunk]]:
+        if self._pace.rate or not pgcopy.usable() or any(table.name in self._raw for table in tables):
+            yield from super().read_small(tables)
+            return
+        selects, shapes = zip(*(self._select(table, {}, binary=True) for table in tables), strict=True)
+        with self._gate("these tables") as gate, self._lease() as connection:
+            if connection is not self._holder:
+                small.require_in(connection, [table.name for table in tables if table.name in self._locked])
+            with self._any_bytes(connection), closing(copy_binary(connection, selects, shapes, gate)) as chunks:
+                yield from chunks
+            if connection is not self._holder:
+                small.renew(connection, self._snapshot)
+
+    def ends(self, tables: Sequence[Table], *, count: bool) -> list[tuple[int, str]]:
+        if not all(table.kind in _WITH_CTID for table in tables):
+            return super().ends(tables, count=count)
+        oids = [self._detail(table.name)[2] for table in tables]
+        with self._lease() as connection:
+            counted = [-1] * len(tables)
+            if connection is not self._holder:
+                small.require_in(connection, [table.name for table in tables if table.name in self._locked])
+            if count:
+                counted = small.counts(connection, [self._from(table, {}) for table in tables])
+            rewritten = small.rewritten(connection, oids)
+            if connection is not self._holder:
+                small.renew(connection, self._snapshot)
+        return [(rows, small.REWRITTEN if oid in rewritten else "") for rows, oid in zip(counted, oids, strict=True)]
 
     def count(self, table: Table, bounds: Bounds) -> int:
         with self._on(table) as connection:
@@ -436,10 +475,8 @@ class _Session:
             types.piece(rule, quote(column.name), self._encoding) for column, rule in zip(table.columns, rules, strict=True)
         ]
         # OFFSET 0 fences the subquery: without it the hash is computed once for every use of it.
-        query = (
-            "select count(*), count(h), coalesce(sum(h), 0) from "
-            f"(select {types.row_hash(pieces, self._encoding)} as h {self._from(table, bounds)} offset 0) as hashed"
-        )
+        hashes = f"select {types.row_hash(pieces, self._encoding)} as h {self._from(table, bounds)} offset 0"
+        query = f"select count(*), count(h), coalesce(sum(h), 0) from ({hashes}) as hashed"
         with self._on(table) as connection:
             rows, hashed, total = connection.execute(query).fetchone()
         if rows != hashed:
@@ -458,20 +495,6 @@ class _Session:
         if self._holder is not None:
             self._holder.close()
             self._holder = None
-
-
-def _gets_in(connection: Any, name: TableName) -> bool:
-    """Take the table's lock in a reader, or find somebody waiting in front of it."""
-    from psycopg import errors
-
-    connection.execute(f"savepoint jivs; set local lock_timeout = {_GET_IN_MS}")
-    try:
-        connection.execute(f"lock table {qualified(name)} in access share mode")
-    except errors.LockNotAvailable:
-        connection.execute("rollback to savepoint jivs")
-        return False
-    connection.execute("release savepoint jivs")
-    return True
 
 
 CONNECTOR: Connector = PostgreSQL()

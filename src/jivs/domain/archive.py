@@ -120,8 +120,8 @@ class Part:
     def quarantined_rows(self) -> int:
         return sum(file.rows for file in self.quarantine)
 
-    def to_bytes(self) -> bytes:
-        data = {
+    def to_json(self) -> dict[str, Any]:
+        return {
             "partition": self.partition,
             "schema": self.table.schema,
             "name": self.table.name,
@@ -134,11 +134,17 @@ class Part:
             "source_fingerprint": self.source_fingerprint,
             "source_rows": self.source_rows,
         }
-        return json.dumps(data, sort_keys=True, ensure_ascii=False).encode()
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
-        data = json.loads(raw)
+        return cls.from_json(json.loads(raw))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        data = dict(data)
         data["table"] = TableName(schema=data.pop("schema"), name=data.pop("name"))
         data["segments"] = tuple(Segment.from_json(item) for item in data["segments"])
         data["quarantine"] = tuple(QuarantineFile.from_json(item) for item in data["quarantine"])
@@ -155,15 +161,20 @@ class TableEnd:
     source_rows: int
     changed: str
 
+    def to_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "table": [self.table.schema, self.table.name]}
+
     def to_bytes(self) -> bytes:
-        data = {**self.__dict__, "table": [self.table.schema, self.table.name]}
-        return json.dumps(data, sort_keys=True, ensure_ascii=False).encode()
+        return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
-        data = json.loads(raw)
-        schema, name = data.pop("table")
-        return cls(table=TableName(schema=schema, name=name), **data)
+        return cls.from_json(json.loads(raw))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        schema, name = data["table"]
+        return cls(**{**data, "table": TableName(schema=schema, name=name)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ def plan_run(
     base: int,
 ) -> RunPlan:
     """Describe and split every table, inside the snapshot."""
+    session.prepare(names)
     tables = tuple(
         _plan_table(session, name, number, snapshot, job, base=base, prefix="p") for number, name in enumerate(names)
     )
@@ -114,7 +115,7 @@ def resume(session: Session, store: Store, old: RunPlan, snapshot: Snapshot, job
     snapshots in one table would lose and double rows.
     """
     recorded = runs.parts(store, old.run_id)
-    ends = runs.ended_tables(store, old.run_id)
+    ends = runs.ended_tables(store, old)
     kept: dict[str, Part] = {}
     tables = []
     for number, plan in enumerate(old.tables):

@@ -7,15 +7,17 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pyarrow as pa
 
 from jivs.archive import runs
 from jivs.archive.reader import batches, quarantined_cells
-from jivs.archive.writer import SegmentWriter
+from jivs.archive.writer import SegmentStore, SegmentWriter
 from jivs.domain.archive import Part, Proof, TableEnd, TableState
 from jivs.domain.fingerprint import EMPTY, Fingerprint
 from jivs.domain.plan import Level, Partition, RunPlan, TablePlan
@@ -34,14 +36,16 @@ from jivs.errors import (
     TransientError,
     UserError,
 )
+from jivs.operations._small import Later, groups, names
 from jivs.operations.job import ExtractJob, Progress
 from jivs.ports.app import App
-from jivs.ports.connector import Session
+from jivs.ports.connector import Chunk, Session
 from jivs.ports.store import Store
 from jivs.transfer.conform import conform
 from jivs.wire.rowhash import RowHasher
 
 _LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
 LEASE_SECONDS = 10.0
 _RENEW_SECONDS = 2.0
 _ATTEMPTS = 3
@@ -72,7 +76,7 @@ class Reading:
         """Read all partitions that are not finished. Raises what stopped the run as a whole."""
         self._tables = {plan.table.name: plan for plan in self.plan.tables}
         self._ordinals = {plan.table.name: number for number, plan in enumerate(self.plan.tables)}
-        self._partitions = {partition.id: partition for partition in self.plan.partitions}
+        self._groups = groups(self.plan, set(self.parts))
         keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._ended = threading.Event()
         keeper.start()
@@ -141,63 +145,127 @@ class Reading:
     # -- one partition --------------------------------------------------------------------------------------------
 
     def _step(self, step: Step) -> None:
-        partition = self._partitions[step.partition]
-        plan = self._tables[partition.table]
-        catalog = self.app.catalog()
-        if plan.table.name in self.failed:
-            catalog.release_step(self.plan.run_id, partition.id, step.epoch, failed=True)
+        group = self._groups[step.partition]
+        if len(group) == 1 or not self._read_small(step, group):
+            for partition in group:
+                if partition.id in self.parts or partition.table in self.failed:
+                    continue
+                error = self._one(partition, step.epoch)
+                if error is not None and not self._gives_up(partition, step, error):
+                    return
+        self._held.pop(step.partition, None)
+        if len(group) == 1 and group[0].table in self.failed:
+            self.app.catalog().release_step(self.plan.run_id, step.partition, step.epoch, failed=True)
             return
+        rows = sum(self.parts[one.id].rows for one in group if one.id in self.parts)
+        if not self.app.catalog().complete_step(self.plan.run_id, step.partition, step.epoch, rows):
+            raise FencedError(f"Partition {step.partition} has another owner now.")
+
+    def _one(self, partition: Partition, epoch: int) -> JivsError | None:
+        """Read, prove and record a partition. What went wrong, if anything did."""
+        plan = self._tables[partition.table]
         began = time.monotonic()
         try:
-            part = self._read(plan, partition, step.epoch)
+            part = self._read(plan, partition, epoch)
             runs.record(self.store, self.plan.run_id, part)
             self.pause("part recorded")
-            self._held.pop(partition.id, None)
-            self._commit(partition, step, part)
-            with self._lock:
-                self.parts[partition.id] = part
-                self.seconds[partition.table] = self.seconds.get(partition.table, 0.0) + time.monotonic() - began
-            self.progress.partition(partition.table, partition.id)
+            self._finished(part, time.monotonic() - began)
             self._maybe_end(plan)
         except JivsError as error:
-            self._failed(plan, partition, step, error)
+            return error
         except Exception as error:
-            detail = "".join(traceback.format_exception(error))
-            self._failed(plan, partition, step, FatalError(_DEFECT.format(type(error).__name__), detail=detail))
+            return FatalError(_DEFECT.format(type(error).__name__), detail="".join(traceback.format_exception(error)))
+        return None
 
-    def _commit(self, partition: Partition, step: Step, part: Part) -> None:
-        if not self.app.catalog().complete_step(self.plan.run_id, partition.id, step.epoch, part.rows):
-            raise FencedError(f"Partition {partition.id} has another owner now.")
-
-    def _failed(self, plan: TablePlan, partition: Partition, step: Step, error: JivsError) -> None:
-        """Try again, give the table up, or stop the run."""
-        catalog = self.app.catalog()
-        self._held.pop(partition.id, None)
-        if (
-            self.job.stop.is_set()
-            or self.fatal is not None
-            or isinstance(error, (InterruptedRunError, ConflictError, SnapshotLostError, StoreError))
-        ):
-            catalog.release_step(self.plan.run_id, partition.id, step.epoch)
-            raise error
-        if isinstance(error, TransientError):
-            catalog.release_step(self.plan.run_id, partition.id, step.epoch)
-            if step.attempts >= _ATTEMPTS:
-                raise error
-            self.progress.warned(f"{plan.table.name}, partition {partition.id}: {error.message} Trying again.")
-            self.app.clock.sleep(0.2 * 2**step.attempts)
-            return
+    def _finished(self, part: Part, seconds: float) -> None:
         with self._lock:
-            self.failed.setdefault(plan.table.name, error)
-        catalog.release_step(self.plan.run_id, partition.id, step.epoch, failed=True)
-        if error.detail:
-            _LOG.debug("%s: %s", plan.table.name, error.detail)
-        self.progress.warned(f"{plan.table.name}: {error.message}")
+            self.parts[part.partition] = part
+            self.seconds[part.table] = self.seconds.get(part.table, 0.0) + seconds
+        self.progress.partition(part.table, part.partition)
 
-    def _read(self, plan: TablePlan, partition: Partition, epoch: int) -> Part:
-        full = self.job.level is Level.FULL and bool(plan.table.columns)
-        writer = SegmentWriter(
-            store=self.store,
+    def _gives_up(self, partition: Partition, step: Step, error: JivsError) -> bool:
+        """True: the table is given up. False: the step is free again, for another attempt. Raises what stops the run."""
+        catalog = self.app.catalog()
+        again = isinstance(error, TransientError) and not isinstance(error, StoreError)
+        if self._stops(error) or again:
+            self._held.pop(step.partition, None)
+            catalog.release_step(self.plan.run_id, step.partition, step.epoch)
+            if self._stops(error) or step.attempts >= _ATTEMPTS:
+                raise error
+            self.progress.warned(f"{partition.table}, partition {partition.id}: {error.message} Trying again.")
+            self.app.clock.sleep(0.2 * 2**step.attempts)
+            return False
+        with self._lock:
+            self.failed.setdefault(partition.table, error)
+        if error.detail:
+            _LOG.debug("%s: %s", partition.table, error.detail)
+        self.progress.warned(f"{partition.table}: {error.message}")
+        return True
+
+    def _stops(self, error: JivsError) -> bool:
+        """Whether an error, or an order that came meanwhile, ends the run as a whole."""
+        ends = isinstance(error, (InterruptedRunError, ConflictError, SnapshotLostError, StoreError))
+        return ends or self.job.stop.is_set() or self.fatal is not None
+
+    # -- many small tables ------------------------------------------------------------------------------------------
+
+    def _read_small(self, step: Step, group: list[Partition]) -> bool:
+        """Read the tables of a group together. False: that failed, and nothing of it counts; read them one by one."""
+        began = time.monotonic()
+        later = Later(self.store)
+        writers: list[SegmentWriter] = []
+        try:
+            parts = self._small_parts(step, group, later, writers)
+        except JivsError as error:
+            if self._stops(error):
+                self._gives_up(group[0], step, error)
+            _LOG.debug("%s: %s", names(group), error.message)
+            return False
+        except OSError as error:
+            self._gives_up(group[0], step, _disk_error(self.store, error))
+            return False
+        except Exception:
+            _LOG.debug("%s", names(group), exc_info=True)
+            return False
+        finally:
+            for writer in writers:
+                writer.abandon()
+            later.discard()
+        for part in parts:
+            self._finished(part, (time.monotonic() - began) / len(parts))
+        return True
+
+    def _small_parts(self, step: Step, group: list[Partition], later: Later, writers: list[SegmentWriter]) -> list[Part]:
+        plans = [self._tables[partition.table] for partition in group]
+        tables = [plan.table for plan in plans]
+        full = self.job.level is Level.FULL
+        hashers = [RowHasher(table.columns) for table in tables]
+        writers += [self._writer(plan, partition, step.epoch, later) for plan, partition in zip(plans, group, strict=True)]
+        with _closed(self.session.read_small(tables)) as chunks:
+            for number, chunk in chunks:
+                self._add(plans[number], writers[number], hashers[number] if full else None, chunk)
+        for writer in writers:
+            writer.finish()
+        later.flush()
+        self.pause("segments written")
+        ends = self.session.ends(tables, count=self.job.level is not Level.NONE)
+        parts, ended = [], []
+        for plan, partition, writer, hasher, (count, changed) in zip(plans, group, writers, hashers, ends, strict=True):
+            archived = self._read_back(plan, partition, writer, hasher) if full else None
+            source = self.session.fingerprint(plan.table, partition.bounds) if full else None
+            parts.append(self._part(plan, partition, step.epoch, writer, source, archived))
+            ended.append(self._end(plan, count, changed))
+        runs.record_small(self.store, self.plan.run_id, parts, ended)
+        self.pause("part recorded")
+        with self._lock:
+            self.ends.update({end.table: end for end in ended})
+        return parts
+
+    # -- one partition --------------------------------------------------------------------------------------------
+
+    def _writer(self, plan: TablePlan, partition: Partition, epoch: int, store: SegmentStore) -> SegmentWriter:
+        return SegmentWriter(
+            store=store,
             source=self.plan.source,
             partition=partition,
             run_id=self.plan.run_id,
@@ -206,20 +274,30 @@ class Reading:
             key=plan.table.primary_key,
             limits=self.job.limits,
         )
+
+    def _read(self, plan: TablePlan, partition: Partition, epoch: int) -> Part:
+        full = self.job.level is Level.FULL and bool(plan.table.columns)
+        writer = self._writer(plan, partition, epoch, self.store)
         try:
             hasher = RowHasher(plan.table.columns)
             self._stream(plan, partition, writer, hasher if full else None)
-            read = writer.fingerprint
-            archived = self._read_back(plan, partition, writer, hasher) if full else EMPTY
+            archived = self._read_back(plan, partition, writer, hasher) if full else None
         except OSError as error:
-            writer.abandon()
             raise _disk_error(self.store, error) from error
-        except BaseException:
+        finally:
             writer.abandon()
-            raise
-        source: Fingerprint | None = None
-        if full:
-            source = self.session.fingerprint(plan.table, partition.bounds)
+        source = self.session.fingerprint(plan.table, partition.bounds) if full else None
+        return self._part(plan, partition, epoch, writer, source, archived)
+
+    def _part(
+        self,
+        plan: TablePlan,
+        partition: Partition,
+        epoch: int,
+        writer: SegmentWriter,
+        source: Fingerprint | None,
+        archived: Fingerprint | None,
+    ) -> Part:
         return Part(
             partition=partition.id,
             table=partition.table,
@@ -227,29 +305,27 @@ class Reading:
             snapshot=plan.snapshot,
             segments=tuple(writer.segments),
             quarantine=tuple(writer.quarantine),
-            fingerprint=str(read) if full else "",
-            archive_fingerprint=str(archived) if full else "",
-            source_fingerprint=str(source) if source else "",
-            source_rows=source.rows if source else -1,
+            fingerprint=str(writer.fingerprint) if archived is not None else "",
+            archive_fingerprint=str(archived) if archived is not None else "",
+            source_fingerprint=str(source) if source is not None else "",
+            source_rows=source.rows if source is not None else -1,
         )
 
     def _stream(self, plan: TablePlan, partition: Partition, writer: SegmentWriter, hasher: RowHasher | None) -> None:
-        source = self.session.read(plan.table, partition.bounds)
-        try:
-            for chunk in source:
-                if self.job.stop.is_set() or self.fatal is not None:
-                    raise InterruptedRunError("Stopped. Go on with: --resume")
-                rows = conform(plan.table.columns, chunk)
-                fingerprint = hasher.fingerprint(rows.batch, rows.overrides) if hasher else None
-                writer.add(rows.batch, values=rows.values, rows=rows.rows, fingerprint=fingerprint)
-                self.progress.advanced(partition.table, rows.batch.num_rows + len(rows.rows), rows.batch.nbytes)
-                self.pause("batch")
-        finally:
-            close = getattr(source, "close", None)
-            if close is not None:
-                close()
+        with _closed(self.session.read(plan.table, partition.bounds)) as chunks:
+            for chunk in chunks:
+                self._add(plan, writer, hasher, chunk)
         writer.finish()
         self.pause("segments written")
+
+    def _add(self, plan: TablePlan, writer: SegmentWriter, hasher: RowHasher | None, chunk: Chunk) -> None:
+        if self.job.stop.is_set() or self.fatal is not None:
+            raise InterruptedRunError("Stopped. Go on with: --resume")
+        rows = conform(plan.table.columns, chunk)
+        fingerprint = hasher.fingerprint(rows.batch, rows.overrides) if hasher else None
+        writer.add(rows.batch, values=rows.values, rows=rows.rows, fingerprint=fingerprint)
+        self.progress.advanced(plan.table.name, rows.batch.num_rows + len(rows.rows), rows.batch.nbytes)
+        self.pause("batch")
 
     def _read_back(self, plan: TablePlan, partition: Partition, writer: SegmentWriter, hasher: RowHasher) -> Fingerprint:
         """A: what the files hold, read from the disk again."""
@@ -270,17 +346,27 @@ class Reading:
             if name in self.ends or name in self.failed or any(part.id not in self.parts for part in plan.partitions):
                 return
         counts = self.job.level is not Level.NONE or not plan.table.columns
-        ended = TableEnd(
-            table=name,
-            ordinal=self._ordinals[name],
-            snapshot=plan.snapshot,
-            source_rows=self.session.count(plan.table, {}) if counts else -1,
-            changed=self.session.changed(plan.table),
-        )
+        count = self.session.count(plan.table, {}) if counts else -1
+        ended = self._end(plan, count, self.session.changed(plan.table))
         runs.record_table(self.store, self.plan.run_id, ended)
         with self._lock:
             self.ends[name] = ended
         self.pause("table ended")
+
+    def _end(self, plan: TablePlan, count: int, changed: str) -> TableEnd:
+        name = plan.table.name
+        return TableEnd(table=name, ordinal=self._ordinals[name], snapshot=plan.snapshot, source_rows=count, changed=changed)
+
+
+@contextmanager
+def _closed(rows: Iterator[_T]) -> Iterator[Iterator[_T]]:
+    """Close a reading at the end of the block, early or not."""
+    try:
+        yield rows
+    finally:
+        close = getattr(rows, "close", None)
+        if close is not None:
+            close()
 
 
 def _part_of(partition: Partition, writer: SegmentWriter) -> Part:

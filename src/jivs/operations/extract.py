@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,9 +9,9 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jivs.archive import chain, layout, runs
-from jivs.archive.writer import file_ref
-from jivs.domain.archive import FileRef, Proof, TableState
+from jivs.archive import chain, runs
+from jivs.archive.schemas import SchemaFiles
+from jivs.domain.archive import Proof, TableState
 from jivs.domain.fingerprint import EMPTY, Fingerprint
 from jivs.domain.plan import Level, RunPlan, TablePlan
 from jivs.domain.run import Run, RunState
@@ -30,6 +28,7 @@ from jivs.errors import (
 )
 from jivs.operations import _planning as planning
 from jivs.operations._reading import LEASE_SECONDS, Reading, table_state
+from jivs.operations._small import groups
 from jivs.operations.job import ExtractJob, Outcome, Progress, TableResult
 from jivs.operations.select import choose, left_out
 from jivs.ports.app import App
@@ -212,13 +211,12 @@ def _recorded(app: App, store: Store, opened: Opened, work: planning.Resumed) ->
         raise ConflictError(f"Run {plan_.run_id} has another owner; try again in {LEASE_SECONDS * 3:.0f} seconds.")
     if known is None or known.state in {RunState.PENDING, RunState.PAUSED}:
         catalog.transition(plan_.run_id, epoch, RunState.RUNNING)
-    current = {partition.id for partition in plan_.partitions}
     catalog.drop_steps(
         plan_.run_id,
         [step.partition for step in catalog.steps(plan_.run_id) if step.partition not in work.parts],
     )
-    catalog.add_steps(plan_.run_id, sorted(current & work.parts.keys()), done=True)
-    catalog.add_steps(plan_.run_id, [part.id for part in plan_.partitions if part.id not in work.parts])
+    catalog.add_steps(plan_.run_id, sorted(work.parts), done=True)
+    catalog.add_steps(plan_.run_id, groups(plan_, set(work.parts)))
     try:
         yield epoch
     except (InterruptedRunError, TransientError):
@@ -244,19 +242,23 @@ def _finish(
     pause: Callable[[str], None],
 ) -> Outcome:
     """Compare both sides of every table and publish those that agree."""
-    store, planned = reading.store, reading.plan
+    store, planned, job = reading.store, reading.plan, reading.job
     results: list[TableResult] = []
     states: list[TableState] = []
     failed: list[dict[str, str]] = []
     current = chain.newest(store)
+    one = snapshot.one and _shared(planned)
+    known = {table.key: table for table in current.manifest.tables} if current else {}
+    schemas = SchemaFiles(store, planned, job.selection)
     for table_plan in planned.tables:
-        result, state = _judge(reading, table_plan, snapshot)
+        result, state = _judge(reading, table_plan, one=one)
         results.append(result)
         if state is None:
             failed.append({"table": str(table_plan.table.name), "reason": result.reason})
         else:
-            before = current.manifest.table((planned.source, table_plan.table.name)) if current else None
-            states.append(replace(state, schema_file=_schema_file(reading, table_plan, before)))
+            before = known.get((planned.source, table_plan.table.name))
+            states.append(replace(state, schema_file=schemas.add(table_plan.table, before)))
+    schemas.write()
     published = chain.publish(
         store,
         app.clock,
@@ -283,7 +285,7 @@ def _finish(
         complete=all(result.verdict in {"verified", "archived"} for result in results),
         schema_changed=any(isinstance(error, SchemaChangedError) for error in reading.failed.values()),
         level=reading.job.level,
-        snapshot_one=snapshot.one and _shared(planned) and all(item.table.in_snapshot for item in planned.tables),
+        snapshot_one=one and all(item.table.in_snapshot for item in planned.tables),
         manifest=published.link.manifest.number,
         manifest_sha256=published.link.sha256,
         tables=tuple(results),
@@ -292,8 +294,8 @@ def _finish(
     )
 
 
-def _judge(reading: Reading, table_plan: TablePlan, snapshot: Snapshot) -> tuple[TableResult, TableState | None]:
-    """A table's verdict; its state if it may be published."""
+def _judge(reading: Reading, table_plan: TablePlan, *, one: bool) -> tuple[TableResult, TableState | None]:
+    """A table's verdict; its state if it may be published. ``one``: the whole run was read in one snapshot."""
     name, level = table_plan.table.name, reading.job.level
     error = reading.failed.get(name)
     seconds = reading.seconds.get(name, 0.0)
@@ -322,7 +324,7 @@ def _judge(reading: Reading, table_plan: TablePlan, snapshot: Snapshot) -> tuple
         level=level.value,
         verdict="differs" if reasons else ("archived" if level is Level.NONE else "verified"),
         snapshot=table_plan.snapshot,
-        one_snapshot=snapshot.one and _shared(reading.plan) and table_plan.table.in_snapshot,
+        one_snapshot=one and table_plan.table.in_snapshot,
         source_rows=end.source_rows,
         source_fingerprint=str(source) if source else "",
         read_fingerprint=str(read) if read else "",
@@ -373,28 +375,6 @@ def _sum(parts: Any) -> Fingerprint:
     for rows, text in parts:
         total += Fingerprint.parse(rows, text)
     return total
-
-
-def _schema_file(reading: Reading, table_plan: TablePlan, before: TableState | None) -> FileRef:
-    """The source's own description and what was taken of it, stored once for as long as both stay the same."""
-    store, planned, selection = reading.store, reading.plan, reading.job.selection
-    table = table_plan.table
-    content: dict[str, Any] = {
-        "schema": table.name.schema,
-        "table": table.name.name,
-        "kind": table.kind.value,
-        "definition": table.ddl,
-        "taken": {"columns": list(selection.columns), "where": selection.where},
-        "columns": [column.to_json() for column in table.columns],
-    }
-    if before is not None and before.schema_file is not None:
-        known = json.loads(store.read(before.schema_file.path))
-        if {key: value for key, value in known.items() if key != "run"} == content:
-            return before.schema_file
-    data = json.dumps({**content, "run": planned.run_id}, sort_keys=True, ensure_ascii=False, indent=1).encode()
-    path = layout.schema(planned.source, table.name, hashlib.sha256(data).hexdigest())
-    store.replace(path, data)
-    return file_ref(path, data)
 
 
 def _new_run_id(app: App) -> str:

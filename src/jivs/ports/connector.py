@@ -105,6 +105,9 @@ class Session(Protocol):
     def begin(self, tables: Sequence[TableName]) -> Snapshot:
         """Fix the moment that all later calls see, and protect these tables against what a snapshot does not cover."""
 
+    def prepare(self, names: Sequence[TableName]) -> None:
+        """Fetch what ``describe`` needs for many tables at once, where that is cheaper. Unknown names are no error here."""
+
     def split(self, table: Table, target_bytes: int) -> Sequence[Bounds]:
         """Disjoint parts that together are the whole table, each of about ``target_bytes`` in the source."""
 
@@ -119,6 +122,15 @@ class Session(Protocol):
 
     def changed(self, table: Table) -> str:
         """What happened to the table that its snapshot cannot hide, as a sentence; empty if nothing."""
+
+    def read_small(self, tables: Sequence[Table]) -> Iterator[tuple[int, Chunk]]:
+        """The rows of several small tables, whole, in their order, each chunk with the number of its table.
+
+        An error says nothing of the tables before it: the caller reads all of them again, one by one.
+        """
+
+    def ends(self, tables: Sequence[Table], *, count: bool) -> list[tuple[int, str]]:
+        """``count`` (-1 if not wanted) and ``changed`` of each table."""
 
     def interrupt(self) -> None:
         """Make calls in progress, in any thread, end soon with an error."""

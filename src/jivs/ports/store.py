@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -34,6 +34,9 @@ class Store(Protocol):
 
     def put(self, local: Path, path: str) -> None:
         """Move the local file to ``path``, durably. Content-addressed: an existing file of that path is kept as it is."""
+
+    def put_all(self, files: Sequence[tuple[Path, str]]) -> None:
+        """``put`` for many files, which together cost little more than one. After an error some may have their names."""
 
     def create(self, path: str, data: bytes) -> None:
         """Write a new file durably and atomically. Raises AlreadyExistsError if the path is taken: exactly one of any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +31,13 @@ class FaultyStore:
         self._fault(f"before put {path}")
         self._store.put(local, path)
         self._fault(f"after put {path}")
+
+    def put_all(self, files: Sequence[tuple[Path, str]]) -> None:
+        for _, path in files:
+            self._fault(f"before put {path}")
+        self._store.put_all(files)
+        for _, path in files:
+            self._fault(f"after put {path}")
 
     def create(self, path: str, data: bytes) -> None:
         self._fault(f"before create {path}")

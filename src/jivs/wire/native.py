@@ -7,7 +7,7 @@ behind ctypes, so one build serves every Python version.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -25,6 +25,7 @@ KINDS = {kind: number for number, kind in enumerate(Kind)}
 """The numbers of the kinds in C."""
 
 _REASONS = ("no value of {type}", "not valid in the text's encoding", "does not convert to UTF-8 and back")
+_OTHER_CLASS = 3
 
 
 class State(IntEnum):
@@ -51,6 +52,8 @@ class Form(IntEnum):
     BITS = 3
     STORED = 4
     DASHED = 5
+    ANY_CLASS = 6
+    NUMERIC = 7
 
 
 class Spec(ctypes.Structure):
@@ -104,6 +107,8 @@ def library() -> ctypes.CDLL | None:
         return None
     for name in ("jivs_builder_new", "jivs_stream_new", "jivs_mysql_new"):
         getattr(found, name).restype = ctypes.c_void_p
+    for name in ("jivs_builder_rows", "jivs_builder_misfits"):
+        getattr(found, name).restype = ctypes.c_int64
     return found
 
 
@@ -129,6 +134,19 @@ class Decoded:
     misfits: tuple[QuarantinedValue, ...]
 
 
+def specs(types: Sequence[ArchiveType], forms: Sequence[Form]) -> ctypes.Array[Spec]:
+    """Columns as the decoders see them."""
+    described = (
+        Spec(KINDS[type_.kind], int(form), type_.precision, type_.scale, int(type_.zoned))
+        for type_, form in zip(types, forms, strict=True)
+    )
+    return (Spec * max(1, len(types)))(*described)
+
+
+MisfitOf = Callable[[int, int, bytes], QuarantinedValue]
+"""Makes the record of a value of another class than its column's, from row, column, and the class with its bytes."""
+
+
 class Builder:
     """Columns that a decoder fills; belongs to one thread."""
 
@@ -136,14 +154,8 @@ class Builder:
         self._library = required()
         self._types = tuple(types)
         self._fields = [pa.field(f"c{index}", arrow_type(type_)) for index, type_ in enumerate(types)]
-        specs = (Spec * max(1, len(types)))(
-            *(
-                Spec(KINDS[type_.kind], int(form), type_.precision, type_.scale, int(type_.zoned))
-                for type_, form in zip(types, forms, strict=True)
-            )
-        )
         self.pointer: ctypes.c_void_p | None = ctypes.c_void_p(
-            self._library.jivs_builder_new(ctypes.c_int32(len(types)), ctypes.byref(specs))
+            self._library.jivs_builder_new(ctypes.c_int32(len(types)), ctypes.byref(specs(types, forms)))
         )
         if not self.pointer.value:
             raise MemoryError
@@ -157,14 +169,13 @@ class Builder:
     @property
     def rows(self) -> int:
         """Rows decoded so far and not taken."""
-        self._library.jivs_builder_rows.restype = ctypes.c_int64
         return int(self._library.jivs_builder_rows(self.pointer))
 
-    def take(self) -> Decoded:
+    def take(self, other_class: MisfitOf | None = None) -> Decoded:
         """The rows so far; the builder begins anew. Raises MemoryError."""
         marks = (ctypes.c_uint8 * max(1, len(self._types)))()
         self._library.jivs_builder_beyond(self.pointer, ctypes.byref(marks))
-        misfits = self._misfits()
+        misfits = self._misfits(other_class)
         beyond = [index for index in range(len(self._types)) if marks[index]]
         fields = [*self._fields, *(pa.field(f"x{index}", pa.string()) for index in beyond)]
         array = (ctypes.c_uint8 * 80)()
@@ -178,14 +189,16 @@ class Builder:
             misfits=misfits,
         )
 
-    def _misfits(self) -> tuple[QuarantinedValue, ...]:
+    def _misfits(self, other_class: MisfitOf | None) -> tuple[QuarantinedValue, ...]:
         records, data = ctypes.POINTER(_Misfit)(), ctypes.c_void_p()
-        self._library.jivs_builder_misfits.restype = ctypes.c_int64
         count = self._library.jivs_builder_misfits(self.pointer, ctypes.byref(records), ctypes.byref(data))
         out = []
         for index in range(count):
             item = records[index]
             raw = ctypes.string_at((data.value or 0) + item.offset, item.length) if item.length else b""
+            if item.reason == _OTHER_CLASS and other_class is not None:
+                out.append(other_class(item.row, item.column, raw))
+                continue
             reason = _REASONS[item.reason].format(type=self._types[item.column])
             out.append(QuarantinedValue(row=item.row, column=item.column, original=raw, canonical=raw, reason=reason))
         return tuple(out)
@@ -243,6 +256,6 @@ class Stream:
             raise MemoryError
         room = self._view.capacity - self._view.end
         target = (ctypes.c_char * room).from_address(self._view.buffer + self._view.end)
-        count: int = receive(memoryview(target))
+        count: int = receive(memoryview(target).cast("B"))
         self._view.end += count
         return count

@@ -10,7 +10,7 @@ import ctypes
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -50,36 +50,41 @@ def usable() -> bool:
 
 def read(
     pgconn: PGconn,
-    query: str,
-    builder: Builder,
+    queries: Sequence[str],
+    builders: Sequence[Builder],
     limits: Limits,
     check: Callable[[int], None],
     failed: Callable[[Any], None],
-) -> Iterator[Decoded]:
-    """The rows of ``COPY ... TO STDOUT (FORMAT binary)`` in batches within the limits.
+) -> Iterator[tuple[int, Decoded]]:
+    """The rows of ``COPY ... TO STDOUT (FORMAT binary)`` in batches within the limits, each with the number of its query.
 
-    ``check`` is called with the size of a row above ``limits.heavy`` before it is received whole; it may raise. ``failed``
-    gets every result of libpq that is an error, to raise from. Left early, the connection has to be dropped. Raises
-    MalformedError, LostError, MemoryError.
+    Several queries go out together, so that they cost one round trip. ``check`` is called with the size of a row above
+    ``limits.heavy`` before it is received whole; it may raise. ``failed`` gets every result of libpq that is an error, to
+    raise from. Left early, the connection has to be dropped. Raises MalformedError, LostError, MemoryError.
     """
     libpq: Any = _libpq()
     pointer = ctypes.c_void_p(pgconn.pgconn_ptr)
     if libpq.PQsslInUse(pointer) or libpq.PQgssEncInUse(pointer):
-        yield from _pull(pgconn, libpq, pointer, query, builder, limits, check, failed)
+        for number, (query, builder) in enumerate(zip(queries, builders, strict=True)):
+            for rows in _pull(pgconn, libpq, pointer, query, builder, limits, check, failed):
+                yield number, rows
         return
-    pgconn.send_query(query.encode())
+    pgconn.send_query("; ".join(queries).encode())
     while pgconn.flush():
         select.select([pgconn.socket], [pgconn.socket], [])
         pgconn.consume_input()
     with closing(Stream(pgconn.socket, capacity=_BUFFER)) as stream:
         aside = bytearray()
-        for state in _states(stream, builder, limits, check):
-            if state in {State.FULL, State.END}:
-                if builder.rows:
-                    yield builder.take()
-                if state is State.END:
+        for number, builder in enumerate(builders):
+            for state in _states(stream, builder, limits, check):
+                if state in {State.FULL, State.END}:
+                    if builder.rows:
+                        yield number, builder.take()
+                    if state is State.END:
+                        break
+                elif _message(stream, aside) in b"EZ":
                     break
-            elif _message(stream, aside) in b"ECZ":
+            if state is not State.END:
                 break
         while _last_type(aside) != b"Z":
             _message(stream, aside)

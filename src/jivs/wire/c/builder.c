@@ -219,6 +219,23 @@ int put_beyond(builder *b, int32_t index, const char *text, int64_t length) {
     return set_null(b, index);
 }
 
+/* Forget what the first columns of an unfinished row hold. */
+void undo_row(builder *b, int32_t columns) {
+    for (int32_t i = 0; i < columns; i++) {
+        column *c = &b->columns[i];
+        uint8_t mask = (uint8_t)(1u << (b->rows % 8));
+        if (c->width == -1) {
+            b->bytes -= c->bytes.used - c->bytes.offsets[b->rows];
+            c->bytes.used = c->bytes.offsets[b->rows];
+        }
+        if (c->validity != NULL && !(c->validity[b->rows / 8] & mask)) {
+            c->validity[b->rows / 8] |= mask;
+            c->nulls--;
+        }
+    }
+    while (b->misfit_count && b->misfits[b->misfit_count - 1].row == b->rows) b->misfit_count--;
+}
+
 /* The offsets of texts beside columns in a row that has none. */
 void end_beyond(builder *b) {
     for (int32_t i = 0; i < b->count; i++) {

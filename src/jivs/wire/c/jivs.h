@@ -16,7 +16,7 @@ enum kind {
 };
 
 /* How a value looks on the wire, where the kind alone does not tell. */
-enum form { PLAIN = 0, NUMERIC_TEXT = 1, JSONB = 2, BITS = 3, STORED = 4, DASHED = 5 };
+enum form { PLAIN = 0, NUMERIC_TEXT = 1, JSONB = 2, BITS = 3, STORED = 4, DASHED = 5, ANY_CLASS = 6, NUMERIC = 7 };
 
 /* What reading ended with. Negative: the bytes are not what they should be. */
 enum state {
@@ -33,7 +33,7 @@ enum state {
 };
 
 /* Why a cell is NULL and stands in the list of misfits instead. */
-enum reason { NO_SUCH_VALUE = 0, NOT_UTF8 = 1, NO_UTF8_FORM = 2 };
+enum reason { NO_SUCH_VALUE = 0, NOT_UTF8 = 1, NO_UTF8_FORM = 2, OTHER_CLASS = 3 };
 
 typedef struct {
     int32_t kind;
@@ -108,6 +108,7 @@ void jivs_builder_free(builder *b);
 int grow(uint8_t **memory, int64_t *capacity, int64_t wanted);
 int more_rows(builder *b);
 void end_beyond(builder *b);
+void undo_row(builder *b, int32_t columns);
 int set_null(builder *b, int32_t c);
 int put_beyond(builder *b, int32_t c, const char *text, int64_t length);
 int put_misfit(builder *b, int32_t c, int32_t reason, const uint8_t *data, int64_t length);

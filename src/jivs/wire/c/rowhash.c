@@ -1,8 +1,8 @@
 /* The row hash of the archive format: canonical text of every value of a row, MD5 of the row's text, the last 60 bits.
    Sources: docs/verification.md; RFC 1321 for MD5. Eight rows are hashed at a time, one in each lane of a vector. */
+#include "canonical.h"
 #include "jivs.h"
 
-#define LANES 8
 #define LONG 1024 /* a longer value enters as its MD5 */
 #define MARGIN (LONG + 64)
 
@@ -106,11 +106,6 @@ static void md5_hex(md5 *m, uint8_t *out) {
 
 typedef uint32_t lanes __attribute__((vector_size(4 * LANES)));
 
-typedef struct {
-    uint8_t *text;
-    int64_t used, capacity;
-} line;
-
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
 #define VECTOR __attribute__((target_clones("arch=skylake-avx512", "avx2", "default")))
 #else
@@ -118,7 +113,7 @@ typedef struct {
 #endif
 
 /* The hashes of eight texts that are padded to whole blocks. */
-VECTOR static void hash_lines(const line *lines, uint64_t *out) {
+VECTOR void hash_lines(const line *lines, uint64_t *out) {
     lanes a0, b0, c0, d0;
     int64_t most = 0;
     for (int i = 0; i < LANES; i++) {
@@ -403,7 +398,7 @@ static inline uint8_t *value(uint8_t *out, const hash_column *c, int64_t row) {
     }
 }
 
-static int room(line *l, int64_t more) {
+int line_room(line *l, int64_t more) {
     if (l->capacity - l->used >= more) return 1;
     int64_t capacity = 2 * l->capacity + more;
     uint8_t *larger = realloc(l->text, (size_t)capacity);
@@ -413,13 +408,48 @@ static int room(line *l, int64_t more) {
     return 1;
 }
 
+int line_null(line *l) {
+    if (!line_room(l, MARGIN)) return 0;
+    l->text[l->used++] = 'N';
+    return 1;
+}
+
+int line_integer(line *l, int64_t number) {
+    if (!line_room(l, MARGIN)) return 0;
+    l->used = integer(l->text + l->used, number) - l->text;
+    return 1;
+}
+
+int line_double(line *l, double number) {
+    if (!line_room(l, MARGIN)) return 0;
+    l->used = floating(l->text + l->used, number) - l->text;
+    return 1;
+}
+
+int line_bytes(line *l, const uint8_t *data, int64_t length) {
+    if (!line_room(l, MARGIN)) return 0;
+    l->used = bytes(l->text + l->used, data, length) - l->text;
+    return 1;
+}
+
+int line_hex(line *l, const uint8_t *data, int64_t length) {
+    if (!line_room(l, MARGIN)) return 0;
+    l->used = hex(l->text + l->used, data, length) - l->text;
+    return 1;
+}
+
 static int row_text(line *l, const hash_column *columns, int32_t count, int64_t row) {
     l->used = 0;
     for (int32_t i = 0; i < count; i++) {
-        if (!room(l, MARGIN)) return 0;
+        if (!line_room(l, MARGIN)) return 0;
         l->used = value(l->text + l->used, &columns[i], row) - l->text;
     }
-    if (!room(l, 128)) return 0;
+    return line_end(l);
+}
+
+/* Pad to whole blocks, as MD5 wants it. */
+int line_end(line *l) {
+    if (!line_room(l, 128)) return 0;
     uint64_t bits = (uint64_t)l->used * 8;
     int64_t padded = (l->used + 9 + 63) / 64 * 64;
     memset(l->text + l->used, 0, (size_t)(padded - l->used));
@@ -441,7 +471,7 @@ int jivs_rowhash(const hash_column *columns, int32_t count, int64_t rows, uint64
             if (i < here) {
                 ok = row_text(&lines[i], columns, count, from + i);
             } else {
-                ok = room(&lines[i], 64);
+                ok = line_room(&lines[i], 64);
                 lines[i].used = 0;
             }
         }
