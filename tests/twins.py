@@ -7,6 +7,7 @@ bytes that the protocol does not allow.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -20,6 +21,7 @@ from jivs.wire.native import Form
 _EPOCH_DAYS = 10957
 _EPOCH_US = _EPOCH_DAYS * 86_400_000_000
 _EXACT = Context(prec=100_000)
+sys.set_int_max_str_digits(0)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def postgres_rows(stream: bytes, types: Sequence[ArchiveType], forms: Sequence[F
     while stream:
         kind, size = stream[:1], struct.unpack(">I", stream[1:5])[0]
         body, stream = stream[5 : size + 1], stream[size + 1 :]
-        if kind == b"c":
+        if kind == b"c" and size == 4:
             return rows
         if kind != b"d" or len(body) != size - 4:
             raise RefusedError
@@ -82,7 +84,7 @@ def postgres_rows(stream: bytes, types: Sequence[ArchiveType], forms: Sequence[F
                 row.append(_postgres_value(body[:length], type_, form))
                 body = body[length:]
             rows.append(row)
-    return rows
+    raise RefusedError
 
 
 _FIXED = {
@@ -188,11 +190,14 @@ def _postgres_numeric(raw: bytes, type_: ArchiveType) -> Cell:
     digits = struct.unpack(f">{count}H", raw[8:])
     if any(digit > 9999 for digit in digits):
         raise RefusedError
-    number = sum((Decimal(digit).scaleb(4 * (weight - place), _EXACT) for place, digit in enumerate(digits)), Decimal(0))
-    plain = digits[:1] != (0,)  # the server never sends leading zeros
-    if type_.kind is Kind.DECIMAL and plain:
+    if digits[:1] == (0,) or (not digits and weight):
+        raise RefusedError  # a server sends no leading zeros
+    number = Decimal(0)
+    for place, digit in enumerate(digits):
+        number = _EXACT.add(number, Decimal(digit).scaleb(4 * (weight - place), _EXACT))
+    if type_.kind is Kind.DECIMAL:
         shifted = number.scaleb(type_.scale, _EXACT)
-        if shifted == shifted.to_integral_value() and shifted < 10**type_.precision:
+        if shifted == shifted.to_integral_value(context=_EXACT) and shifted < 10**type_.precision:
             return Decimal(int(shifted) * (-1 if sign else 1)).scaleb(-type_.scale, _EXACT)
     cut = int(number.scaleb(scale, _EXACT))
     text = f"{cut // 10**scale}.{cut % 10**scale:0{scale}}" if scale else str(cut)
@@ -216,6 +221,9 @@ def mysql_value(raw: bytes, type_: ArchiveType, form: Form) -> Cell:
             return bytes.fromhex(text.replace("-", ""))
         if kind is Kind.DECIMAL:
             number = Decimal(text)
+            shifted = number.scaleb(type_.scale, _EXACT)
+            if shifted != shifted.to_integral_value(context=_EXACT) or shifted.copy_abs() >= 10**type_.precision:
+                return Misfit(raw)
             return number.quantize(Decimal(1).scaleb(-type_.scale), context=_EXACT)
         number = int(text)
         if form is Form.BITS:

@@ -32,7 +32,7 @@ static int decimal(column *c, int64_t row, const uint8_t *p) {
     if (count) { /* the digits that the number has with this scale: none beyond the type's, so nothing below overflows */
         uint32_t first = be16(p + 8);
         int leading = first > 999 ? 4 : first > 99 ? 3 : first > 9 ? 2 : 1;
-        if (first == 0 || leading + 4 * weight + c->spec.scale > c->spec.precision) return 0;
+        if (leading + 4 * weight + c->spec.scale > c->spec.precision) return 0;
     }
     wide value = 0;
     int exponent = 4 * weight + c->spec.scale; /* of the digit that comes next */
@@ -100,6 +100,7 @@ static uint8_t *numeric_out(const uint8_t *p, int64_t *length) {
 static inline int small_decimal(column *c, int64_t row, const uint8_t *p, int64_t length) {
     int count = be16(p), weight = (int16_t)be16(p + 2);
     if (count > 4 || count < 1 || length != 8 + 2 * count || weight < 0 || weight > 3 || be16(p + 4) != 0) return 0;
+    if (be16(p + 8) == 0 || be16(p + 6) > 0x3fff) return 0;
     uint64_t value = 0;
     int exponent = 4 * weight + c->spec.scale;
     for (int i = 0; i < count; i++, exponent -= 4) {
@@ -149,6 +150,7 @@ static int numeric(builder *b, int32_t index, const uint8_t *p, int64_t length) 
         return (text_form ? put_bytes(b, index, name, size) : put_misfit(b, index, NO_SUCH_VALUE, name, size)) ? MORE : NO_MEMORY;
     }
     if ((sign != 0 && sign != NUMERIC_NEGATIVE) || be16(p + 6) > 0x3fff || !digits_fit(p, length, count)) return STRANGE;
+    if (count ? be16(p + 8) == 0 : be16(p + 2) != 0) return STRANGE; /* a server sends no leading zeros */
     if (!text_form && decimal(&b->columns[index], b->rows, p)) return MORE;
     int64_t size;
     uint8_t *text = numeric_out(p, &size);
