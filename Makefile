@@ -44,7 +44,8 @@ docs: setup ## Write the generated pages again
 bench: servers setup ## Measure, side by side with rivals; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
-soak: servers setup ## The long tests: hundreds of kill points, 100 M rows, long random runs
+soak: setup ## The long tests: hundreds of kill points, 100 M rows, long random runs, fuzzing
+	@tools/install-servers.sh soak
 	$(BIN)/python -m pytest -m soak
 
 clean: ## Remove what the commands made

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install what the tests start as servers and tools, where it is missing. They are never started by the system: the tests
-# start private ones, on loopback, as a user that is not root.
+# start private ones, on loopback, as a user that is not root. With the argument "soak", what only the soak needs too.
 set -euo pipefail
 packages=()
 compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || packages+=(postgresql)
@@ -8,6 +8,7 @@ compgen -G '/usr/share/postgresql/*/extension/hstore.control' > /dev/null || pac
 [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
 command -v openssl > /dev/null || packages+=(openssl)
 command -v cc > /dev/null || packages+=(gcc libc6-dev)
+[ "${1:-}" != soak ] || command -v clang > /dev/null || packages+=(clang)
 [ "${#packages[@]}" -eq 0 ] && exit 0
 sudo=""; [ "$(id -u)" -eq 0 ] || sudo="sudo"
 policy=/usr/sbin/policy-rc.d

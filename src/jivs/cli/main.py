@@ -27,8 +27,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from jivs.wire import native
 
-        path = "compiled readers" if native.available() else "pure Python readers: install with a C compiler for speed"
-        print(f"jivs {__version__} ({path})")
+        print(f"jivs {__version__} ({native.path()})")
         raise typer.Exit
 
 

@@ -15,6 +15,7 @@ from jivs.errors import SnapshotLostError, UsageError
 from jivs.ports.connector import Chunk, Listing, Narrowing, Request
 
 _POLL_SECONDS = 0.2
+_MOST_ESTIMATES = 20_000
 Connection = TypeVar("Connection")
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -156,6 +157,33 @@ def single(query: str) -> str:
 def query_listings(request: Request) -> list[Listing]:
     """The free queries of a request, presented as tables in order of their names."""
     return [Listing(name=TableName(schema="", name=name), kind=TableKind.QUERY) for name in sorted(request.queries)]
+
+
+def even_edges(low: int, beyond: int, target: int, rows_in: Callable[[int, int], int]) -> list[int]:
+    """Keys that cut ``low`` .. ``beyond`` into ranges of about ``target`` rows, however the keys are spread.
+
+    A range that holds many more rows than the target is halved and asked for again; neighbours that together stay below it
+    become one. ``rows_in`` estimates the rows of a range.
+    """
+    pieces: list[tuple[int, int]] = []
+    left = [(low, beyond, rows_in(low, beyond))]
+    asked = 1
+    while left:
+        first, last, rows = left.pop()
+        if rows <= target + target // 4 or last - first < 2 or asked >= _MOST_ESTIMATES:
+            pieces.append((first, rows))
+            continue
+        middle = first + (last - first) // 2
+        asked += 2
+        left += [(middle, last, rows_in(middle, last)), (first, middle, rows_in(first, middle))]
+    edges: list[int] = []
+    held = 0
+    for first, rows in pieces:
+        if held and held + rows > target + target // 4:
+            edges.append(first)
+            held = 0
+        held += rows
+    return edges
 
 
 class OneByOne:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jivs.connectors import _mysql_types as types
 from jivs.connectors._mysql_catalog import Catalog, Described, qualified, quote
 from jivs.connectors._mysql_read import chunk, literals, pages, refuse_larger, stream, stream_compiled, weight
-from jivs.connectors._sql import Connections, OneByOne, parse_options, query_listings, redact, single
+from jivs.connectors._sql import Connections, OneByOne, even_edges, parse_options, query_listings, redact, single
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import INTEGERS, Table, TableKind, TableName
@@ -356,13 +356,18 @@ class _Session(OneByOne):
         count = -(-table.estimated_bytes // target_bytes)
         if not key or count <= 1 or table.kind is not TableKind.TABLE:
             return [{}]
-        low, high = self._rows(f"select min({quote(key)}), max({quote(key)}) from {qualified(table.name)}")[0]
+        name, column = qualified(table.name), quote(key)
+        low, high = self._rows(f"select min({column}), max({column}) from {name}")[0]
         if low is None:
             return [{}]
-        first, last = int(low), int(high)
-        count = min(count, last - first + 1)
-        edges = [first + (last - first) * index // count for index in range(1, count)]
-        edges = sorted(set(edges))
+
+        def rows_in(first: int, beyond: int) -> int:
+            """The server's estimate, from its index."""
+            plan = self._rows(f"explain select {column} from {name} where {column} >= {first} and {column} < {beyond}")
+            return max((int(row[8] or 0) for row in plan if len(row) > 8 and str(row[8] or 0).isdigit()), default=0)
+
+        rows = max(1, table.estimated_rows // count)
+        edges = even_edges(int(low), int(high) + 1, rows, rows_in)
         return [
             {"key": key, **({"from": a} if a is not None else {}), **({"to": b} if b is not None else {})}
             for a, b in zip([None, *edges], [*edges, None], strict=True)

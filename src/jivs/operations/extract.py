@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -36,8 +37,10 @@ from jivs.ports.connector import Connector, Narrowing, Request, Session
 from jivs.ports.store import Store
 from jivs.transfer.reconcile import Sides, differences
 from jivs.transfer.throttle import Throttle
+from jivs.wire import native
 
 _BEAT_SECONDS = 5.0
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +126,9 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
                 work = planning.Resumed(planned, {}, {})
             else:
                 work = planning.resume(session, store, old.plan, snapshot, job, progress)
+            _LOG.info("Run %s of %s, archive %s: %s", run_id, opened.address.shown, store.address, native.path())
+            if not native.available():
+                progress.warned(f"Slower than need be: {native.path()}.")
             pause("planned")
             outcome = _run(app, store, session, opened, job, work, server, snapshot, notes, progress, pause)
     pause("before sweep")

@@ -120,6 +120,11 @@ def required() -> Any:
     return found
 
 
+def path() -> str:
+    """Which readers are in use, in words."""
+    return "compiled readers" if available() else "pure Python readers: install with a C compiler for speed"
+
+
 def available() -> bool:
     """Whether the compiled part is there."""
     return library() is not None

@@ -87,7 +87,10 @@ static int resize(uint8_t **memory, int64_t old, int64_t size) {
 
 static const int WIDTHS[KINDS] = {0, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, -1, -1, 16, 4, 8, 8, -2, -2};
 
+/* NULL: no memory, or a kind that is none. */
 builder *jivs_builder_new(int32_t count, const column_spec *specs) {
+    for (int32_t i = 0; i < count; i++)
+        if (specs[i].kind < 0 || specs[i].kind >= KINDS) return NULL;
     builder *b = calloc(1, sizeof *b);
     if (b == NULL) return NULL;
     b->columns = calloc((size_t)(count > 0 ? count : 1), sizeof *b->columns);
@@ -98,8 +101,7 @@ builder *jivs_builder_new(int32_t count, const column_spec *specs) {
     b->count = count;
     for (int32_t i = 0; i < count; i++) {
         b->columns[i].spec = specs[i];
-        int kind = specs[i].kind;
-        b->columns[i].width = kind >= 0 && kind < KINDS ? WIDTHS[kind] : 8;
+        b->columns[i].width = WIDTHS[specs[i].kind];
         b->fixed += b->columns[i].width > 0 ? b->columns[i].width : 4;
     }
     return b;

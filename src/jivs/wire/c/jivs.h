@@ -153,7 +153,7 @@ static inline uint64_t copy_bytes(uint8_t *to, const uint8_t *from, int64_t leng
 /* Room behind the values of a varying column. NULL: none. */
 static inline uint8_t *varying_room(varying *v, int64_t length) {
     if (length > INT32_MAX - v->used) return NULL;
-    if (v->used + length > v->capacity && !grow(&v->data, &v->capacity, v->used + length)) return NULL;
+    if ((v->data == NULL || v->used + length > v->capacity) && !grow(&v->data, &v->capacity, v->used + length)) return NULL;
     return v->data + v->used;
 }
 

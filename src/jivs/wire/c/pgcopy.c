@@ -136,7 +136,7 @@ static inline int small_decimal(column *c, int64_t row, const uint8_t *p, int64_
 }
 
 static int numeric(builder *b, int32_t index, const uint8_t *p, int64_t length) {
-    int text_form = b->columns[index].spec.form == NUMERIC_TEXT;
+    int text_form = b->columns[index].spec.kind == TEXT;
     if (length < 8) return STRANGE;
     if (!text_form && small_decimal(&b->columns[index], b->rows, p, length)) return MORE;
     int count = be16(p), sign = be16(p + 4);
