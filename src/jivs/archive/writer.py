@@ -28,7 +28,7 @@ _ROWS = 1 << 20
 _LARGEST_GROUP = 128 << 20
 _SMALLEST_GROUP = 4 << 20
 _BASE_MEMORY = 150 << 20
-"""What the process needs before it holds a row: interpreter, Arrow, DuckDB (measured)."""
+"""What the process needs before it holds a row: interpreter, Arrow, drivers, with some to spare (measured)."""
 
 _REJECTED_BYTES = 8 << 20
 _SHARES = 9

@@ -5,19 +5,33 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from jivs.connectors._file_text import Encoding, Line, cell_bytes, find_encoding, largest_record, lines, too_large
+from jivs.connectors._file_text import (
+    Content,
+    Encoding,
+    Line,
+    cell_bytes,
+    find_encoding,
+    largest_record,
+    lines,
+    too_large,
+)
 from jivs.domain.quarantine import QuarantinedRow
 from jivs.domain.schema import TEXT, ArchiveType, Column, Fidelity, Kind
 from jivs.domain.source import Limits
 from jivs.errors import UsageError
 from jivs.ports.connector import Chunk
+from jivs.wire import csv as compiled
+from jivs.wire import native
+from jivs.wire.native import Limits as BatchLimits
 
 _ROWS = 16 << 10
+_MOST_ROWS = 128 << 10
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 _DECIMAL = re.compile(r"(?!-0[.]0*$)-?(0|[1-9]\d*)\.(\d+)", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -64,6 +78,9 @@ class Csv:
 
     def read(self, columns: Sequence[Column]) -> Iterator[Chunk]:
         """The rows as text; an empty field is NULL only where the column's type is not text."""
+        if self._compiled:
+            yield from self._read_compiled(columns)
+            return
         typed = [column.type.kind is not Kind.TEXT for column in columns]
         positions = [self.names.index(column.name) for column in columns]
         rows: list[list[str]] = []
@@ -98,7 +115,45 @@ class Csv:
 
     def count(self) -> int:
         """Records, those that cannot be parsed included."""
+        if self._compiled:
+            with closing(Content(self._path, self.encoding)) as content, self._clear_errors():
+                return compiled.count(content.receive, self._format([]))
         return sum(1 for _ in self._records())
+
+    # -- compiled -------------------------------------------------------------------------------------------------
+
+    @property
+    def _compiled(self) -> bool:
+        """Whether the file is one for the compiled reader: UTF-8, with a dialect of single bytes."""
+        delimiter, quote = self._dialect.delimiter, self._dialect.quote
+        plain = delimiter.isascii() and quote.isascii() and delimiter != quote and not {delimiter, quote} & {"\r", "\n"}
+        return native.available() and self.encoding.name == "utf-8" and plain and bool(self.names)
+
+    def _format(self, columns: Sequence[Column]) -> compiled.Format:
+        by_name = {column.name: index for index, column in enumerate(columns)}
+        return compiled.Format(
+            delimiter=self._dialect.delimiter,
+            quote=self._dialect.quote,
+            header=self._dialect.header,
+            null=self._dialect.null,
+            places=[by_name.get(name, -1) for name in self.names],
+            narrow=[column.type.kind is not Kind.TEXT for column in columns],
+            largest=largest_record(self._limits),
+        )
+
+    def _read_compiled(self, columns: Sequence[Column]) -> Iterator[Chunk]:
+        most = min(self._limits.batch_rows or _MOST_ROWS, _MOST_ROWS)
+        limits = BatchLimits(most, self._limits.batch_bytes, 0)
+        with closing(Content(self._path, self.encoding)) as content, self._clear_errors():
+            for rows, rejected in compiled.read(content.receive, self._format(columns), limits):
+                yield Chunk(batch=rows.batch, values=rows.misfits, rows=tuple(rejected))
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except compiled.RecordTooLargeError:
+            raise too_large(self._path, self._limits) from None
 
     # -- records --------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ def open_file(path: Path) -> BinaryIO:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}. Check its permissions.") from None
 
 
-def blocks(path: Path) -> Iterator[bytes]:
+def blocks(path: Path) -> Generator[bytes, None, None]:
     """The content in pieces. Raises IntegrityError where the compressed data is damaged or ends early."""
     with open_file(path) as file:
         while True:
@@ -85,6 +85,31 @@ def blocks(path: Path) -> Iterator[bytes]:
             if not block:
                 return
             yield block
+
+
+class Content:
+    """The bytes of a file behind its byte order mark, for whoever brings a buffer."""
+
+    def __init__(self, path: Path, encoding: Encoding) -> None:
+        self._blocks = blocks(path)
+        self._rest = memoryview(b"")
+        skip = encoding.mark
+        while skip and (block := next(self._blocks, b"")):
+            self._rest = memoryview(block)[skip:]
+            skip = max(0, skip - len(block))
+
+    def receive(self, buffer: memoryview) -> int:
+        """Write the next bytes into the buffer; 0 at the end of the file."""
+        if not self._rest:
+            self._rest = memoryview(next(self._blocks, b""))
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._blocks.close()
 
 
 def find_encoding(path: Path, stated: str) -> Encoding:

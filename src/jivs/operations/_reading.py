@@ -8,8 +8,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -71,6 +71,7 @@ class Reading:
     fatal: BaseException | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _held: dict[str, int] = field(default_factory=dict)
+    _counts: dict[TableName, Future[int]] = field(default_factory=dict)
 
     def run(self, readers: int) -> None:
         """Read all partitions that are not finished. Raises what stopped the run as a whole."""
@@ -111,6 +112,7 @@ class Reading:
             try:
                 step = self.app.catalog().claim_step(self.plan.run_id, self.app.owner, LEASE_SECONDS)
                 if step is None:
+                    self._count_ahead()
                     return
                 self._held[step.partition] = step.epoch
                 try:
@@ -346,12 +348,40 @@ class Reading:
             if name in self.ends or name in self.failed or any(part.id not in self.parts for part in plan.partitions):
                 return
         counts = self.job.level is not Level.NONE or not plan.table.columns
-        count = self.session.count(plan.table, {}) if counts else -1
+        count = self._count(plan) if counts else -1
         ended = self._end(plan, count, self.session.changed(plan.table))
         runs.record_table(self.store, self.plan.run_id, ended)
         with self._lock:
             self.ends[name] = ended
         self.pause("table ended")
+
+    def _count(self, plan: TablePlan) -> int:
+        """The source's count; asked for once, whoever comes first."""
+        with self._lock:
+            known = self._counts.get(plan.table.name)
+            asked = self._counts.setdefault(plan.table.name, Future())
+        if known is None:
+            try:
+                asked.set_result(self.session.count(plan.table, {}))
+            except BaseException as error:
+                with self._lock:
+                    del self._counts[plan.table.name]
+                asked.set_exception(error)
+                raise
+        return asked.result()
+
+    def _count_ahead(self) -> None:
+        """With nothing left to read, have the source count what others still read: the snapshot is the same."""
+        if self.job.level is Level.NONE:
+            return
+        for plan in self.plan.tables:
+            with self._lock:
+                name = plan.table.name
+                done = name in self.ends or name in self.failed or name in self._counts or len(plan.partitions) < 2
+            if done or self.fatal is not None or self.job.stop.is_set():
+                continue
+            with suppress(JivsError):  # whoever ends the table asks again, and says it
+                self._count(plan)
 
     def _end(self, plan: TablePlan, count: int, changed: str) -> TableEnd:
         name = plan.table.name
