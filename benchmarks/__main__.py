@@ -10,6 +10,7 @@ import argparse
 import datetime as dt
 import os
 import platform
+import re
 import shutil
 import statistics
 import tempfile
@@ -116,41 +117,51 @@ def main() -> None:
     os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="jivs-bench-")
     shutil.rmtree(DATA / "outputs", ignore_errors=True)
     (DATA / "outputs").mkdir(parents=True)
-    sections = []
+    sections: dict[str, str] = {}
     if wanted("postgresql"):
         with ExitStack() as stack:
             server = stack.enter_context(PostgresServer(shared_buffers="2GB", max_locks_per_transaction="256"))
             for scenario in scenarios.postgres(server, given.scale, given.tables):
                 if wanted(scenario.name):
-                    sections.append(measured(scenario, given.repeat))
+                    sections[scenario.name] = measured(scenario, given.repeat)
                     if scenario.name == "postgresql-lineitem":
-                        sections.append(others(scenario, given.repeat))
+                        sections["limits"] = others(scenario, given.repeat)
     if wanted("mariadb"):
         buffers = {"innodb-buffer-pool-size": "2G"}
         with MariaServer(**buffers) as maria:
-            sections += [measured(scenario, given.repeat) for scenario in scenarios.mariadb(maria, given.scale)]
+            sections |= {one.name: measured(one, given.repeat) for one in scenarios.mariadb(maria, given.scale)}
     if wanted("sqlite"):
-        sections += [measured(scenario, given.repeat) for scenario in scenarios.sqlite(given.scale)]
-    page = _page(sections, given.repeat)
-    if given.only:
-        print(page)
-    else:
-        (ROOT / "docs" / "benchmarks.md").write_text(page, encoding="utf-8")
+        sections |= {one.name: measured(one, given.repeat) for one in scenarios.sqlite(given.scale)}
+    write(sections)
 
 
-def _page(sections: list[str], repeat: int) -> str:
+PAGE = ROOT / "docs" / "benchmarks.md"
+_SECTION = re.compile(r"<!-- (\S+), measured \S+ -->\n(.*?)(?=\n<!-- |\n`make bench`)", re.DOTALL)
+
+
+def write(sections: dict[str, str]) -> None:
+    """Put the sections into the page; those that were not measured this time stay, each with its date."""
+    today = f"{dt.date.today():%Y-%m-%d}"  # noqa: DTZ011
+    old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    kept = {match[1]: match[0].rstrip() for match in _SECTION.finditer(old)}
+    kept |= {name: f"<!-- {name}, measured {today} -->\n{text.rstrip()}" for name, text in sections.items()}
     info = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.partition(":")[2].strip() for line in info if "model name" in line), "")
-    return (
+    ordered = sorted(kept, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
+    PAGE.write_text(
         "<!-- Made by `make bench`. -->\n\n# Benchmarks\n\n"
-        f"To Parquet, Zstandard level 1, over TCP on loopback without TLS. {dt.date.today():%Y-%m-%d}, {cpu}, "  # noqa: DTZ011
-        f"{os.cpu_count()} cores shared by client and server, {platform.system()}, Python {platform.python_version()}.\n"
-        f"Medians of {repeat} rounds after one to warm up, the contenders in turn; every result was checked for rows, sums and what "
-        "is named in its line. `ratio` is to the first line. Peak memory is that of the client.\n\n"
-        + "\n".join(sections)
-        + "\n`make bench` measures again, on your machine. Rivals run in environments of their own, in the best configuration that\n"
-        "their documentation gives and a trial confirmed (`benchmarks/rivals.py`).\n"
+        f"To Parquet, Zstandard level 1, over TCP on loopback without TLS. {cpu}, {os.cpu_count()} cores shared by client and "
+        f"server,\n{platform.system()}, Python {platform.python_version()}. Medians of five rounds after one to warm up, unless "
+        "said otherwise, the contenders\nin turn; every result was checked for rows, sums and what is named in its line. `ratio` is "
+        "to the first line; peak memory is the\nclient's.\n\n"
+        + "\n\n".join(kept[name] for name in ordered)
+        + "\n\n`make bench` measures again, on your machine. Rivals run in environments of their own, in the best configuration that\n"
+        "their documentation gives and a trial confirmed (`benchmarks/rivals.py`).\n",
+        encoding="utf-8",
     )
+
+
+_ORDER = ("postgresql-lineitem", "limits", "postgresql-orders", "postgresql-wide", "postgresql-texts", "postgresql-many")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,12 @@ DATA = ROOT / "bench-data"
 JIVS = str(Path(sys.executable).parent / "jivs")
 SUMS = (
     "count(*), sum(l_orderkey), sum(cast(l_extendedprice as decimal(18,2))), sum(cast(l_discount as decimal(18,2))), "
-    "min({d})::varchar, max(l_receiptdate)::varchar"
+    "min(l_shipdate)::varchar, max(l_receiptdate)::varchar"
 )
+ORDERS_SUMS = "count(*), sum(o_orderkey), sum(cast(o_totalprice as decimal(18,2))), max(o_orderdate)::varchar"
+ORDERS = """o_orderkey bigint not null, o_custkey bigint not null, o_orderstatus char(1) not null, o_totalprice numeric(15,2) not null,
+o_orderdate date not null, o_orderpriority char(15) not null, o_clerk char(15) not null, o_shippriority integer not null,
+o_comment varchar(79) not null"""
 LINEITEM = """l_orderkey bigint not null, l_partkey bigint not null, l_suppkey bigint not null, l_linenumber integer not null,
 l_quantity {n}(15,2) not null, l_extendedprice {n}(15,2) not null, l_discount {n}(15,2) not null,
 l_tax {n}(15,2) not null, l_returnflag char(1) not null, l_linestatus char(1) not null, l_shipdate date not null,
@@ -65,6 +69,7 @@ class Scenario:
     expected: tuple[Any, ...] = ()
     levels: tuple[str, ...] = ("count",)
     probes: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    sums: str = "count(*), sum(id)"
     note: str = ""
 
     def contenders(self) -> dict[str, Callable[[Path], list[str]]]:
@@ -97,9 +102,8 @@ class Scenario:
             found = duckdb.sql(f"select count(*), sum(id) from read_parquet({files}, union_by_name = true)").fetchall()[0]
             return "exact" if (len(files), *found) == self.expected else f"WRONG: {(len(files), *found)}"
         source = f"read_parquet({files}, union_by_name = true)"
-        sums = SUMS.format(d="l_shipdate") if "lineitem" in self.table else "count(*), sum(id)"
         try:
-            row = duckdb.sql(f"select {sums} from {source}").fetchall()[0]
+            row = duckdb.sql(f"select {self.sums} from {source}").fetchall()[0]
         except duckdb.Error as error:
             return f"unreadable: {str(error).splitlines()[0][:60]}"
         if tuple(map(number, row)) != tuple(map(number, self.expected)):
@@ -138,19 +142,8 @@ def table_file(name: str, scale: float) -> Path:
 def postgres(server: PostgresServer, scale: float, tables: int) -> list[Scenario]:
     """PostgreSQL's data sets."""
     assert server.process is not None
-    url = server.create("tpch")
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"create table lineitem ({LINEITEM.format(n='numeric')})")
-        with (
-            connection.cursor() as cursor,
-            cursor.copy("copy lineitem from stdin with (delimiter '|')") as copy,
-            table_file("lineitem", scale).open("rb") as rows,
-        ):
-            while block := rows.readlines(1 << 20):
-                copy.write(b"".join(line.rstrip(b"|\n") + b"\n" for line in block))
-        connection.execute(WIDE)
-        connection.execute(TEXTS)
-        connection.execute("create table one as select 1 as id")
+    url, crowded = server.create("tpch"), server.create("crowded")
+    with psycopg.connect(crowded, autocommit=True) as connection:
         connection.execute("create schema many")
         for start in range(0, tables, 100):
             with connection.transaction():
@@ -159,9 +152,25 @@ def postgres(server: PostgresServer, scale: float, tables: int) -> list[Scenario
                         f"create table many.t{number_:05d} as select g as id, 'name ' || g as name, g * 1.25 as amount,"
                         " timestamp '2020-01-01' + g * interval '1 hour' as at from generate_series(1, 100) g"
                     )
+        connection.execute("analyze")
+    with psycopg.connect(url, autocommit=True) as connection:
+        for table, columns in (("lineitem", LINEITEM.format(n="numeric")), ("orders", ORDERS)):
+            connection.execute(f"create table {table} ({columns})")
+            with (
+                connection.cursor() as cursor,
+                cursor.copy(f"copy {table} from stdin with (delimiter '|')") as copy,
+                table_file(table, scale).open("rb") as rows,
+            ):
+                while block := rows.readlines(1 << 20):
+                    copy.write(b"".join(line.rstrip(b"|\n") + b"\n" for line in block))
+        connection.execute(WIDE)
+        connection.execute(TEXTS)
+        connection.execute("create table one as select 1 as id")
         connection.execute("vacuum analyze")
-        sums = connection.execute(f"select {SUMS.format(d='l_shipdate')} from lineitem").fetchall()[0]
+        sums = connection.execute(f"select {SUMS} from lineitem").fetchall()[0]
+        orders = connection.execute(f"select {ORDERS_SUMS} from orders").fetchall()[0]
     given = {"kind": "postgres", "url": url, "server": server.process.pid}
+    many = given | {"url": crowded}
     main_rivals = ("DuckDB 1.5.5", "connectorx 0.4.6", "ADBC 1.13")
     exact = {
         "decimals": ("select count(*) from {source} where typeof(l_tax) not like 'DECIMAL(%,2)'", 0),
@@ -169,8 +178,10 @@ def postgres(server: PostgresServer, scale: float, tables: int) -> list[Scenario
     }
     return [
         Scenario(name="postgresql-lineitem", title=f"PostgreSQL, `lineitem` of TPC-H, scale {scale:g}: {sums[0]:,} rows of 16 columns",
-                 table="public.lineitem", rivals=(*main_rivals, "polars 2.1 with connectorx", "rivet 0.32.2"), expected=sums,
+                 table="public.lineitem", rivals=(*main_rivals, "polars 2.1 with connectorx", "rivet 0.32.2"), expected=sums, sums=SUMS,
                  levels=("none", "count", "full"), probes=exact, **given),
+        Scenario(name="postgresql-orders", title=f"PostgreSQL, `orders`: {orders[0]:,} rows of 9 columns", table="public.orders",
+                 rivals=main_rivals, expected=orders, sums=ORDERS_SUMS, levels=("none", "count"), **given),
         Scenario(name="postgresql-wide", title="PostgreSQL, a table of 33 types, 1,000,000 rows",
                  table="public.wide", rivals=main_rivals, expected=(1000000, 1000000 * 1000001 // 2), levels=("none", "count", "full"),
                  probes={
@@ -181,7 +192,7 @@ def postgres(server: PostgresServer, scale: float, tables: int) -> list[Scenario
         Scenario(name="postgresql-texts", title="PostgreSQL, 200,000 rows of long texts",
                  table="public.texts", rivals=main_rivals, expected=(200000, 200000 * 200001 // 2), **given),
         Scenario(name="postgresql-many", title=f"PostgreSQL, a schema of {tables:,} tables of 100 rows",
-                 table="many.*", rivals=main_rivals, expected=(tables, 100 * tables, 5050 * tables), levels=("none", "count"), **given),
+                 table="many.*", rivals=main_rivals, expected=(tables, 100 * tables, 5050 * tables), levels=("none", "count"), **many),
         Scenario(name="postgresql-one", title="PostgreSQL, a table of one row", table="public.one", rivals=main_rivals, expected=(1, 1),
                  **given),
     ]  # fmt: skip
@@ -198,11 +209,11 @@ def mariadb(server: MariaServer, scale: float) -> list[Scenario]:
         file = table_file("lineitem", scale)
         cursor.execute(f"load data local infile '{file}' into table tpch.lineitem fields terminated by '|'")
         cursor.execute("analyze table tpch.lineitem")
-        cursor.execute(f"select {SUMS.format(d='l_shipdate').replace('::varchar', '')} from tpch.lineitem")
+        cursor.execute(f"select {SUMS.replace('::varchar', '')} from tpch.lineitem")
         sums = cursor.fetchall()[0]
     return [
         Scenario(name="mariadb-lineitem", title=f"MariaDB, `lineitem`: {sums[0]:,} rows", kind="mysql", url=server.url("tpch"),
-                 server=server.process.pid, table="lineitem", rivals=("DuckDB 1.5.5", "connectorx 0.4.6"), expected=sums,
+                 server=server.process.pid, table="lineitem", rivals=("DuckDB 1.5.5", "connectorx 0.4.6"), expected=sums, sums=SUMS,
                  levels=("none", "count", "full"),
                  probes={"decimals": ("select count(*) from {source} where typeof(l_tax) not like 'DECIMAL(%,2)'", 0)}),
     ]  # fmt: skip
@@ -232,6 +243,6 @@ def sqlite(scale: float) -> list[Scenario]:
     connection.close()
     return [
         Scenario(name="sqlite-lineitem", title=f"SQLite, `lineitem`: {sums[0]:,} rows", kind="sqlite", url=f"sqlite:///{path}",
-                 table="lineitem", rivals=("DuckDB 1.5.5", "connectorx 0.4.6", "ADBC 1.13"), expected=sums,
+                 table="lineitem", rivals=("DuckDB 1.5.5", "connectorx 0.4.6", "ADBC 1.13"), expected=sums, sums=SUMS,
                  levels=("none", "count", "full"), note="Types by value: JiVS counts classes first, and reads then."),
     ]  # fmt: skip

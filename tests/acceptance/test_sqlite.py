@@ -6,11 +6,14 @@ import sqlite3
 import struct
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jivs.connectors._sqlite_readers import Readers
 from jivs.domain.plan import Level
 from jivs.errors import UsageError
+from jivs.wire import sqlite as compiled
 from tests import archives
 from tests.conftest import Run
 
@@ -108,6 +111,55 @@ def test_tables_without_row_ids_views_generated_columns_and_hidden_row_ids(
     }  # fmt: skip
     assert len(archives.table(tmp_path / "archive", "r")["segments"]) == 4
     assert archives.rows(tmp_path / "archive", "g").to_pylist() == [{"a": 1, "b": 2, "c": 3}]
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_several_compiled_connections_read_one_state(
+    db: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Also where the log of a database that nobody has open is not there yet."""
+    monkeypatch.setattr("jivs.connectors.sqlite._PARTITION_ROWS", 100)
+    make(db, f"pragma journal_mode = {mode}", "create table t (n integer primary key, v text)",
+         "with recursive c(n) as (select 1 union all select n + 1 from c where n < 1000) insert into t select n, 'v' || n from c")  # fmt: skip
+    readers = set()
+    original = compiled.Database.read
+
+    def seen(self: compiled.Database, *given: Any) -> Any:
+        readers.add(id(self))
+        return original(self, *given)
+
+    monkeypatch.setattr(compiled.Database, "read", seen)
+    assert run(f"sqlite:///{db}").complete
+    assert readers, "the plain path was used"
+    assert archives.rows(tmp_path / "archive", "t").num_rows == 1000
+    assert archives.verdict(tmp_path / "archive", source=f"sqlite:///{db}").sound
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_writer_who_waits_leaves_one_connection_to_read(
+    db: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """He holds a lock from the moment on that the first connection reads, so no other can begin."""
+    make(db, f"pragma journal_mode = {mode}", "create table t (n)", "insert into t values (1), (2)")
+    waiting: list[sqlite3.Connection] = []
+    original = Readers.open
+
+    def wait_first(self: Readers, uri: str, many: int) -> None:
+        if mode == "wal":
+            raise compiled.SqliteError("database is locked")
+        writer = sqlite3.connect(db, isolation_level=None, timeout=0, check_same_thread=False)
+        writer.execute("begin immediate")
+        writer.execute("insert into t values (3)")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            writer.execute("commit")
+        waiting.append(writer)
+        original(self, uri, many)
+
+    monkeypatch.setattr(Readers, "open", wait_first)
+    assert run(f"sqlite:///{db}").complete
+    assert archives.rows(tmp_path / "archive", "t").num_rows == 2
+    for writer in waiting:
+        writer.close()
 
 
 def test_a_database_being_written_shows_one_moment(db: Path, run: Run, tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ from jivs.cli.selecting import (
 from jivs.domain.plan import Level
 
 if TYPE_CHECKING:
-    from jivs.operations.job import Outcome
+    from rich.console import Console
+
+    from jivs.operations.job import Outcome, TableResult
 
 
 def extract(
@@ -119,25 +121,8 @@ def show(outcome: Outcome, archive: str, output: Output) -> None:
             }
         )
         return
-    from rich.table import Table
-
-    grid = Table("table", "source rows", "archived", "quarantined", "verdict", "time")
-    for column in grid.columns[1:4]:
-        column.justify = "right"
-    for item in outcome.tables:
-        quarantined = f"{item.quarantined_rows} rows" if item.quarantined_rows else ""
-        if item.quarantined_values:
-            quarantined = f"{quarantined} {item.quarantined_values} values".strip()
-        grid.add_row(
-            str(item.table),
-            f"{item.source_rows:,}" if item.source_rows >= 0 else "?",
-            f"{item.archived:,}",
-            quarantined,
-            item.verdict,
-            f"{item.seconds:.1f} s",
-        )
     out = console()
-    out.print(grid)
+    _show_tables(out, [_cells(item) for item in outcome.tables])
     for item in outcome.tables:
         if item.reason:
             out.print(f"{item.table}: {item.reason}")
@@ -147,3 +132,37 @@ def show(outcome: Outcome, archive: str, output: Output) -> None:
     out.print(f"{state}, level {outcome.level.value}, {snapshot}, {outcome.seconds:.1f} s. Run {outcome.run_id}.")
     out.print(f"Manifest {outcome.manifest}, SHA-256 {outcome.manifest_sha256}")
     out.print(f"Note the SHA-256: jivs verify {archive} --expect {outcome.manifest_sha256}")
+
+
+_HEADS = ("table", "source rows", "archived", "quarantined", "verdict", "time")
+_NUMBERS = range(1, 4)
+_DRAWN = 200
+"""More lines than this are written plainly: drawing them would take longer than reading the tables."""
+
+
+def _cells(item: TableResult) -> tuple[str, ...]:
+    quarantined = f"{item.quarantined_rows} rows" if item.quarantined_rows else ""
+    if item.quarantined_values:
+        quarantined = f"{quarantined} {item.quarantined_values} values".strip()
+    rows = f"{item.source_rows:,}" if item.source_rows >= 0 else "?"
+    return str(item.table), rows, f"{item.archived:,}", quarantined, item.verdict, f"{item.seconds:.1f} s"
+
+
+def _show_tables(out: Console, lines: list[tuple[str, ...]]) -> None:
+    from rich.table import Table
+
+    if len(lines) <= _DRAWN:
+        grid = Table(*_HEADS)
+        for number in _NUMBERS:
+            grid.columns[number].justify = "right"
+        for line in lines:
+            grid.add_row(*line)
+        out.print(grid)
+        return
+    widths = [max(map(len, column)) for column in zip(_HEADS, *lines, strict=True)]
+    for line in (_HEADS, *lines):
+        cells = [
+            cell.rjust(width) if number in _NUMBERS else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        out.file.write("  ".join(cells).rstrip() + "\n")

@@ -5,18 +5,34 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 
 import pyarrow as pa
 
-from jivs.connectors._file_text import Encoding, cell_bytes, find_encoding, lines
+from jivs.connectors._file_text import (
+    Content,
+    Encoding,
+    Line,
+    cell_bytes,
+    decoded,
+    find_encoding,
+    largest_record,
+    lines,
+    too_large,
+)
 from jivs.domain.quarantine import QuarantinedRow
 from jivs.domain.schema import ArchiveType, Column, Fidelity, Kind
 from jivs.domain.source import Limits
 from jivs.ports.connector import Chunk
+from jivs.wire import jsonl as compiled
+from jivs.wire import native
+from jivs.wire.csv import RecordTooLargeError
+from jivs.wire.native import Limits as BatchLimits
 
 _ROWS = 16 << 10
+_MOST_ROWS = 128 << 10
 _SPACE = re.compile(r"[ \t\r\n]*")
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
 Cell = tuple[str, str]
@@ -95,18 +111,25 @@ class JsonLines:
         self._limits = limits
         self.encoding: Encoding = find_encoding(path, encoding)
         self._classes: dict[str, set[str]] = {}
-        total = 0
-        seen: dict[str, int] = {}
-        for item in self._records():
-            if isinstance(item, QuarantinedRow):
-                continue
-            total += 1
-            for key, (class_, _) in item.items():
-                self._classes.setdefault(key, set()).add(class_)
-                seen[key] = seen.get(key, 0) + 1
-        for key, count in seen.items():
-            if count < total:
+        self._total = 0
+        self._seen: dict[str, int] = {}
+        if self._compiled:
+            self._census_compiled()
+        else:
+            for item in self._records():
+                self._look_at(item)
+        for key, count in self._seen.items():
+            if count < self._total:
                 self._classes[key].add("absent")
+
+    def _look_at(self, item: dict[str, Cell] | QuarantinedRow | None) -> None:
+        """Take note of the keys of a line and of what they hold."""
+        if item is None or isinstance(item, QuarantinedRow):
+            return
+        self._total += 1
+        for key, (class_, _) in item.items():
+            self._classes.setdefault(key, set()).add(class_)
+            self._seen[key] = self._seen.get(key, 0) + 1
 
     @property
     def definition(self) -> str:
@@ -146,12 +169,68 @@ class JsonLines:
         plain = not values or values in ({"string"}, {"json"}) or values <= {"integer", "number"}
         return Kind.TEXT, missing_twice or not plain
 
+    # -- compiled -------------------------------------------------------------------------------------------------
+
+    @property
+    def _compiled(self) -> bool:
+        """Whether the compiled reader takes the ordinary lines of the file."""
+        return native.available() and self.encoding.name == "utf-8"
+
+    @contextmanager
+    def _content(self) -> Iterator[Content]:
+        try:
+            with closing(Content(self._path, self.encoding)) as content:
+                yield content
+        except RecordTooLargeError:
+            raise too_large(self._path, self._limits) from None
+
+    def _census_compiled(self) -> None:
+        broken = 0
+
+        def plain(number: int, raw: bytes) -> Sequence[str]:
+            nonlocal broken
+            item = self._record(number, decoded(raw, self.encoding))
+            broken += not isinstance(item, dict)
+            self._look_at(item)
+            return tuple(item) if isinstance(item, dict) else ()
+
+        with self._content() as content:
+            found, records = compiled.census(content.receive, largest_record(self._limits), plain)
+        for key, counts in found.items():
+            self._classes[key] |= counts.keys()
+            self._seen[key] += sum(counts.values())
+        self._total = records - broken
+
+    def _read_compiled(self, columns: Sequence[Column], keys: Sequence[tuple[str, bool]]) -> Iterator[Chunk]:
+        most = min(self._limits.batch_rows or _MOST_ROWS, _MOST_ROWS)
+        limits = BatchLimits(most, self._limits.batch_bytes, 0)
+        values = {key: index for index, (key, tag) in enumerate(keys) if not tag}
+        tags = {key: index for index, (key, tag) in enumerate(keys) if tag}
+        places = [compiled.Place(key=key, column=values.get(key, -1), tag=tags.get(key, -1)) for key in self._classes]
+        types = [column.type for column in columns]
+        with self._content() as content:
+            for rows in compiled.read(content.receive, largest_record(self._limits), places, types, limits):
+                if not isinstance(rows, tuple):
+                    yield Chunk(batch=rows.batch, values=rows.misfits)
+                    continue
+                number, raw = rows
+                item = self._record(number, decoded(raw, self.encoding))
+                if isinstance(item, QuarantinedRow):
+                    yield _chunk([], keys, [item])
+                elif item is not None:
+                    yield _chunk([item], keys, [])
+
+    # -- plain ----------------------------------------------------------------------------------------------------
+
     def read(self, columns: Sequence[Column]) -> Iterator[Chunk]:
         """The rows; a member that is absent or null is NULL."""
         keys: list[tuple[str, bool]] = []
         tags = {self._class_column(key): key for key in self._classes}
         for column in columns:
             keys.append((column.name, False) if column.name in self._classes else (tags[column.name], True))
+        if self._compiled:
+            yield from self._read_compiled(columns, keys)
+            return
         most = min(self._limits.batch_rows or _ROWS, _ROWS)
         rows: list[dict[str, Cell]] = []
         rejected: list[QuarantinedRow] = []
@@ -171,20 +250,29 @@ class JsonLines:
 
     def count(self) -> int:
         """Lines with content, those that cannot be parsed included."""
+        if self._compiled:
+            with self._content() as content:
+                return compiled.count(content.receive, largest_record(self._limits))
         return sum(1 for _ in self._records())
 
     def _records(self) -> Iterator[dict[str, Cell] | QuarantinedRow]:
         for number, line in enumerate(lines(self._path, self.encoding, self._limits), start=1):
-            if line.valid and not line.text.strip(" \t\r\n"):
-                continue
-            if not line.valid:
-                yield QuarantinedRow(line=number, original=line.raw, reason="not valid in the file's encoding")
-                continue
-            try:
-                yield parse_object(line.text)
-            except (ValueError, RecursionError) as error:
-                reason = str(error) if type(error) is ValueError else "not JSON"
-                yield QuarantinedRow(line=number, original=line.raw, reason=reason)
+            item = self._record(number, line)
+            if item is not None:
+                yield item
+
+    @staticmethod
+    def _record(number: int, line: Line) -> dict[str, Cell] | QuarantinedRow | None:
+        """The members of a line, or what is wrong with it; None if it is blank."""
+        if line.valid and not line.text.strip(" \t\r\n"):
+            return None
+        if not line.valid:
+            return QuarantinedRow(line=number, original=line.raw, reason="not valid in the file's encoding")
+        try:
+            return parse_object(line.text)
+        except (ValueError, RecursionError) as error:
+            reason = str(error) if type(error) is ValueError else "not JSON"
+            return QuarantinedRow(line=number, original=line.raw, reason=reason)
 
 
 def _column(name: str, kind: Kind, source: str, fidelity: Fidelity, logical: str) -> Column:

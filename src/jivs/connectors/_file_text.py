@@ -162,12 +162,12 @@ def lines(path: Path, encoding: Encoding, limits: Limits) -> Iterator[Line]:
         while (end := _find(data, newline, start, width)) >= 0:
             raw = data[start : end + width]
             start = end + width
-            yield _line(raw, encoding)
+            yield decoded(raw, encoding)
         rest = data[start:]
         if len(rest) > largest_record(limits):
             raise too_large(path, limits)
     if rest:
-        yield _line(rest, encoding)
+        yield decoded(rest, encoding)
 
 
 def largest_record(limits: Limits) -> int:
@@ -190,7 +190,8 @@ def _find(data: bytes, newline: bytes, start: int, width: int) -> int:
     return position
 
 
-def _line(raw: bytes, encoding: Encoding) -> Line:
+def decoded(raw: bytes, encoding: Encoding) -> Line:
+    """A line from its bytes."""
     try:
         return Line(raw.decode(encoding.name), raw, True)
     except UnicodeDecodeError:

@@ -214,6 +214,12 @@ def leaves(connection: psycopg.Connection[Any], oid: int) -> list[tuple[Any, ...
     ).fetchall()
 
 
+def leaf_oids(connection: psycopg.Connection[Any], oid: int) -> list[int]:
+    """The tables that hold a partitioned table's rows."""
+    query = "select relid::oid::bigint from pg_partition_tree(%s) where isleaf"
+    return [row[0] for row in connection.execute(query, (oid,)).fetchall()]
+
+
 def _has_foreign_leaf(connection: psycopg.Connection[Any], oid: int, kind: str) -> bool:
     query = "select count(*) from pg_partition_tree(%s) t join pg_class c on c.oid = t.relid where c.relkind = 'f'"
     return kind == "p" and bool(connection.execute(query, (oid,)).fetchall()[0][0])

@@ -95,6 +95,7 @@ class _Session(OneByOne):
         self._holder_free = threading.Lock()
         self._locked: frozenset[TableName] = frozenset()
         self._raw: set[TableName] = set()
+        self._kinds: dict[TableName, TableKind] = {}
         self._describing = threading.Lock()
         self._readers = self._pool(max(1, limits.connections))
 
@@ -190,9 +191,10 @@ class _Session(OneByOne):
         return ServerInfo(product="PostgreSQL", version=version, notes=notes)
 
     def tables(self) -> Sequence[Listing]:
-        queries = query_listings(self._request)
         with self._lease() as connection:
-            return [*queries, *catalog.listings(connection)]
+            found = [*query_listings(self._request), *catalog.listings(connection)]
+        self._kinds = {listing.name: listing.kind for listing in found}
+        return found
 
     def describe(self, name: TableName) -> Table:
         table = self._detail(name)[0]
@@ -240,7 +242,7 @@ class _Session(OneByOne):
     # -- the snapshot ---------------------------------------------------------------------------------------------
 
     def begin(self, tables: Sequence[TableName]) -> Snapshot:
-        kinds = {listing.name: listing.kind for listing in self.tables()}
+        kinds = self._kinds or {listing.name: listing.kind for listing in self.tables()}
         self._readers.close()
         self._details.clear()
         lockable = [name for name in tables if kinds.get(name) in _LOCKED]
@@ -289,15 +291,10 @@ class _Session(OneByOne):
     def changed(self, table: Table) -> str:
         """TRUNCATE and rewriting ALTER are not hidden by a snapshot: compare the files of the table, then and now."""
         oid = self._detail(table.name)[2]
-        if not oid:
+        if not oid or table.kind not in {*_WITH_CTID, TableKind.PARTITIONED}:
             return ""
         with self._on(table) as connection:
-            oids = [oid]
-            if table.kind is TableKind.PARTITIONED:
-                rows = connection.execute("select relid::oid::bigint from pg_partition_tree(%s) where isleaf", (oid,))
-                oids = [row[0] for row in rows.fetchall()]
-            elif table.kind not in _WITH_CTID:
-                return ""
+            oids = catalog.leaf_oids(connection, oid) if table.kind is TableKind.PARTITIONED else [oid]
             return small.REWRITTEN if small.rewritten(connection, oids) else ""
 
     # -- reading --------------------------------------------------------------------------------------------------

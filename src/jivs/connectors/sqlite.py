@@ -228,22 +228,28 @@ class _Session(OneByOne):
 
     def _begin_readers(self) -> sqlite3.Connection:
         """The connection that describes and counts, and, where they can be compiled ones, those that read: in one state."""
-        many = max(1, min(self._limits.parallel, self._limits.connections - 1))
-        for _ in range(_TRIES):
-            before = wal_state(self._path)
-            connection = self._connect()
-            if self._pace.rate or not compiled.usable() or self._limits.connections < 2:
-                return connection
-            wal = bytes(connection.execute("pragma journal_mode").fetchone()[0]) == b"wal"
-            with suppress(compiled.SqliteError):
+        if self._pace.rate or not compiled.usable() or self._limits.connections < 3:
+            return self._connect()
+        many = max(1, min(self._limits.parallel, self._limits.connections - 2))
+        first = self._connect()
+        wal = bytes(first.execute("pragma journal_mode").fetchone()[0]) == b"wal"
+        if not wal:  # nobody can write while the first connection reads
+            try:
                 self._compiled.open(self._uri, many)
-                # Without a WAL nobody can write while the first connection reads; with one, its index tells.
-                if not wal or (before is not None and before == wal_state(self._path)):
-                    return connection
-            self._compiled.close()
-            if wal:
+            except compiled.SqliteError:  # somebody waits to write: the first connection reads alone
+                self._compiled.close()
+            return first
+        with closing(first):  # it keeps the log and its index in place
+            for _ in range(_TRIES):
+                before = wal_state(self._path)
+                connection = self._connect()
+                with suppress(compiled.SqliteError):
+                    self._compiled.open(self._uri, many)
+                    if before is not None and before == wal_state(self._path):
+                        return connection
+                self._compiled.close()
                 connection.close()
-        return connection if not wal else self._connect()
+        return self._connect()
 
     def changed(self, table: Table) -> str:  # noqa: ARG002 - a read transaction sees nothing of later changes
         return ""

@@ -77,7 +77,10 @@ class Database:
         code = self._sqlite.sqlite3_open_v2(uri.encode(), ctypes.byref(handle), flags, None)
         self._handle: ctypes.c_void_p | None = handle
         if code:
-            self._raise()
+            try:
+                self._raise()
+            finally:
+                self.close()
         self._sqlite.sqlite3_busy_timeout(handle, int(timeout * 1000))
         self._table = (ctypes.c_void_p * len(_FUNCTIONS))(
             *(ctypes.cast(getattr(self._sqlite, name), ctypes.c_void_p) for name in _FUNCTIONS)

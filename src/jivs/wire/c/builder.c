@@ -226,6 +226,7 @@ void undo_row(builder *b, int32_t columns) {
     for (int32_t i = 0; i < columns; i++) {
         column *c = &b->columns[i];
         uint8_t mask = (uint8_t)(1u << (b->rows % 8));
+        if (c->width == 0) c->values[b->rows / 8] &= (uint8_t)~mask;
         if (c->width == -1) {
             b->bytes -= c->bytes.used - c->bytes.offsets[b->rows];
             c->bytes.used = c->bytes.offsets[b->rows];

@@ -1,0 +1,154 @@
+"""JSON Lines in UTF-8 to Arrow, compiled: ordinary lines are taken, every other one is handed to the plain reader."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from jivs.domain.schema import ArchiveType
+from jivs.wire.csv import Receive, RecordTooLargeError
+from jivs.wire.native import Builder, Decoded, Form, Limits, State, Stream, required
+
+_BUFFER = 1 << 20
+CLASSES = ("string", "integer", "number", "bool", "null", "json")
+
+
+class _Key(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("length", ctypes.c_int64),
+        ("column", ctypes.c_int32),
+        ("tag", ctypes.c_int32),
+        ("seen", ctypes.c_int64),
+        ("class", ctypes.c_int32),
+        ("padding", ctypes.c_int32),
+        ("counts", ctypes.c_int64 * len(CLASSES)),
+    )
+
+
+class _Reader(ctypes.Structure):
+    _fields_ = (
+        ("keys", ctypes.c_void_p),
+        ("count", ctypes.c_int32),
+        ("ended", ctypes.c_int32),
+        ("largest", ctypes.c_int64),
+        ("line", ctypes.c_int64),
+        ("records", ctypes.c_int64),
+        ("length", ctypes.c_int64),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a key's values and their classes go: indexes of columns, or -1."""
+
+    key: str
+    column: int = -1
+    tag: int = -1
+
+
+class _Open:
+    """A file being read."""
+
+    def __init__(self, receive: Receive, largest: int, places: Sequence[Place]) -> None:
+        self._library = required()
+        self._library.jivs_json_new.restype = ctypes.c_void_p
+        address = self._library.jivs_json_new()
+        if not address:
+            raise MemoryError
+        self._pointer = ctypes.c_void_p(address)
+        self.reader = _Reader.from_address(address)
+        self.reader.largest, self.reader.line = largest, 1
+        self._receive = receive
+        self._stream = Stream(-1, capacity=_BUFFER)
+        self.keys = (_Key * 0)()
+        self.know(places)
+
+    def know(self, places: Sequence[Place]) -> None:
+        """Set the keys, keeping the counts of those that were known: new ones stand at the end."""
+        keys = (_Key * max(1, len(places)))()
+        ctypes.memmove(keys, self.keys, ctypes.sizeof(_Key) * min(len(self.keys), self.reader.count))
+        for key, place in zip(keys, places, strict=False):
+            name = place.key.encode("utf-8", "surrogateescape")
+            key.name, key.length, key.column, key.tag = name, len(name), place.column, place.tag
+        self.keys = keys
+        self.reader.keys, self.reader.count = ctypes.addressof(keys), len(places)
+
+    def close(self) -> None:
+        self._stream.close()
+        self._library.jivs_json_free(self._pointer)
+
+    def step(self, builder: Builder | None, limits: Limits) -> State:
+        """Read on. MORE is dealt with here."""
+        while True:
+            state = State(
+                self._library.jivs_json_read(
+                    self._pointer, self._stream.pointer, builder.pointer if builder else None, ctypes.byref(limits)
+                )
+            )
+            if state is State.HEAVY:
+                raise RecordTooLargeError
+            if state is State.NO_MEMORY:
+                raise MemoryError
+            if state is not State.MORE:
+                return state
+            if self._stream.add(self._receive) == 0:
+                self.reader.ended = 1
+
+    def put_aside(self) -> tuple[int, bytes]:
+        """Number and bytes of the line that is for the plain reader; reading goes on behind it."""
+        found = self.reader.line, self._stream.peek(self.reader.length)
+        self._library.jivs_json_skip(self._pointer, self._stream.pointer)
+        return found
+
+
+def census(
+    receive: Receive, largest: int, plain: Callable[[int, bytes], Sequence[str]]
+) -> tuple[dict[str, dict[str, int]], int]:
+    """How many lines have each key with a value of each class, for the lines that the plain reader was not given; and the
+    number of all lines with content.
+
+    ``plain`` gets the number and the bytes of a line, and returns its keys; they are known from then on. Keys are in order
+    of their appearance. Raises RecordTooLargeError.
+    """
+    places: dict[str, Place] = {}
+    with closing(_Open(receive, largest, [])) as file:
+        while file.step(None, Limits(0, 0, 0)) is State.ASIDE:
+            new = [key for key in plain(*file.put_aside()) if key not in places]
+            if new:
+                places |= {key: Place(key=key) for key in new}
+                file.know(list(places.values()))
+        found = {
+            key: {name: count for name, count in zip(CLASSES, file.keys[index].counts, strict=True) if count}
+            for index, key in enumerate(places)
+        }
+        return found, int(file.reader.records)
+
+
+def count(receive: Receive, largest: int) -> int:
+    """The number of lines with content. Raises RecordTooLargeError."""
+    with closing(_Open(receive, largest, [])) as file:
+        while file.step(None, Limits(0, 0, 0)) is State.ASIDE:
+            file.put_aside()
+        return int(file.reader.records)
+
+
+def read(
+    receive: Receive, largest: int, places: Sequence[Place], types: Sequence[ArchiveType], limits: Limits
+) -> Iterator[Decoded | tuple[int, bytes]]:
+    """The lines in batches within the limits, and between them, in order, those for the plain reader: number, bytes."""
+    builder = Builder(types, [Form.PLAIN] * len(types))
+    try:
+        with closing(_Open(receive, largest, places)) as file:
+            while True:
+                state = file.step(builder, limits)
+                if builder.rows:
+                    yield builder.take()
+                if state is State.ASIDE:
+                    yield file.put_aside()
+                elif state is State.END:
+                    return
+    finally:
+        builder.close()
