@@ -75,7 +75,7 @@ else:
     import adbc_driver_sqlite.dbapi as dbapi
     from adbc_driver_sqlite import StatementOptions
     option = {StatementOptions.BATCH_ROWS.value: "100000"}
-    url = "file:" + url.removeprefix("sqlite://") + "?mode=ro"
+    url = "file:" + url.removeprefix("sqlite:///") + "?mode=ro"
 with dbapi.connect(url) as con, con.cursor() as cur:
     names = [table]
     if table.endswith(".*"):

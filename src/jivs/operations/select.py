@@ -23,20 +23,19 @@ def choose(listings: Sequence[Listing], selection: Selection) -> list[Listing]:
         if query.name in tables:
             raise UsageError(f"Query {query.name} has the name of a table: give it another.")
     if selection.tables:
-        chosen = list(queries)
+        wanted = {listing.name for listing in queries}
         for pattern in selection.tables:
             matched = [listing for listing in listings if _matches(listing, pattern)]
             if not matched:
                 near = ", ".join(str(listing.name) for listing in listings[:8])
                 raise UsageError(f"No table matches {pattern!r}. There are {len(listings)}: {near}, ...")
-            chosen += [listing for listing in matched if listing not in chosen]
-        chosen = [listing for listing in listings if listing in chosen]
+            wanted |= {listing.name for listing in matched}
+        chosen = [listing for listing in listings if listing.name in wanted]
     elif queries:
         chosen = queries
     else:
         chosen = [listing for listing in listings if listing.kind.taken_by_default]
-    excluded = [listing for listing in chosen if any(_matches(listing, pattern) for pattern in selection.exclude)]
-    chosen = [listing for listing in chosen if listing not in excluded]
+    chosen = [listing for listing in chosen if not any(_matches(listing, pattern) for pattern in selection.exclude)]
     if not chosen:
         raise UsageError(
             "There is no table to extract: the source has none that this account can see, or all are excluded. "
@@ -48,8 +47,9 @@ def choose(listings: Sequence[Listing], selection: Selection) -> list[Listing]:
 def left_out(listings: Sequence[Listing], chosen: Sequence[Listing]) -> str:
     """A sentence on what a run without ``--table`` leaves; empty if nothing."""
     others: dict[str, int] = {}
+    taken = {listing.name for listing in chosen}
     for listing in listings:
-        if listing not in chosen and not listing.kind.taken_by_default:
+        if listing.name not in taken and not listing.kind.taken_by_default:
             others[listing.kind.value] = others.get(listing.kind.value, 0) + 1
     if not others:
         return ""
