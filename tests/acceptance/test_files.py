@@ -296,3 +296,13 @@ def test_an_open_quote_is_refused_instead_of_eating_the_memory(folder: Path, run
     outcome = run(f"file://{folder}", level=Level.NONE)
     assert not outcome.complete
     assert "JIVS_EXTRACTION__MEMORY_LIMIT" in outcome.tables[0].reason
+
+
+def test_rejected_rows_before_the_first_good_one_are_kept(run: Run, tmp_path: Path) -> None:
+    """Many of them, and then a row that needs a companion column, for which the empty segment is begun anew."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "t.csv").write_text("d,n\n" + "only one field\n" * 50 + "0000-00-00,1\n")
+    outcome = run(f"file://{folder}?types=d:date", limits={"batch_rows": 10}, level=Level.COUNT)
+    assert outcome.complete
+    assert [(item.archived, item.quarantined_rows) for item in outcome.tables] == [(1, 50)]

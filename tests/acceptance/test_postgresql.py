@@ -433,3 +433,25 @@ def test_bytes_that_the_server_cannot_convert_are_quarantined(
     if level is Level.FULL:
         assert not archives.verdict(tmp_path / "archive", source=url).source_differs
         assert archives.independent(tmp_path / "archive") == 0
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "require"])
+def test_notices_of_the_server_are_no_obstacle(pg: str, run: Run, tmp_path: Path, sslmode: str) -> None:
+    """Neither those that settings can keep away, nor the rest."""
+    make(pg, "create function loud(i int) returns int language plpgsql as "
+             "$$ begin set local client_min_messages = notice; raise notice 'row %: %', i, repeat('x', 500); return i; end $$")  # fmt: skip
+    outcome = run(pg, queries=(("q", "select loud(g) as n from generate_series(1, 500) g"),), options={"sslmode": sslmode})
+    assert outcome.complete
+    assert sorted(archives.rows(tmp_path / "archive", "q").column("n").to_pylist()) == list(range(1, 501))
+
+
+def test_a_broken_small_table_harms_no_other(pg: str, run: Run, tmp_path: Path) -> None:
+    """Read together first, then one by one: the others are verified, and the broken one is named."""
+    make(pg, *(f"create table t{n} as select {n} as n" for n in range(5)), "create table u (n int)", "insert into u values (0)",
+         "create function broken() returns int language plpgsql volatile as $$ begin raise exception 'no'; end $$",
+         "create view t2v as select broken() as n")  # fmt: skip
+    outcome = run(pg, tables=("*",))
+    assert not outcome.complete
+    assert {item.table.name: item.verdict for item in outcome.tables} == {
+        **{f"t{n}": "verified" for n in range(5)}, "u": "verified", "t2v": "failed",
+    }  # fmt: skip

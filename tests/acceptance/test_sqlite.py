@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,30 @@ def test_a_writer_who_waits_leaves_one_connection_to_read(
     assert archives.rows(tmp_path / "archive", "t").num_rows == 2
     for writer in waiting:
         writer.close()
+
+
+def test_another_process_cannot_overwrite_what_is_being_read(db: Path, run: Run, tmp_path: Path) -> None:
+    """In WAL mode a reader's locks keep its state in the log: they have to be seen by other processes."""
+    rows = "with recursive c(n) as (select 1 union all select n + 1 from c where n < 3000) insert into {} select n, 0 from c"
+    make(
+        db, "pragma journal_mode = wal", "create table a (n, v)", "create table b (n, v)", rows.format("a"), rows.format("b")
+    )
+    code = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None);"
+        "c.execute('begin'); c.execute('update a set v = 1'); c.execute('update b set v = 1'); c.execute('commit');"
+        "print(c.execute('pragma wal_checkpoint(restart)').fetchone()[0])"
+    )
+    answers = []
+
+    def write(step: str) -> None:
+        if step == "planned":
+            done = subprocess.run([sys.executable, "-c", code, str(db)], capture_output=True, text=True, check=True)
+            answers.append(done.stdout.strip())
+
+    assert run(f"sqlite:///{db}", pause=write).complete
+    assert answers == ["1"]  # busy: somebody reads
+    for name in "ab":
+        assert set(archives.rows(tmp_path / "archive", name).column("v").to_pylist()) == {0}
 
 
 def test_a_database_being_written_shows_one_moment(db: Path, run: Run, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ class SegmentWriter:
         new = [item for item in batch.schema if item.name not in self._base.names and item not in self._companions]
         if new:
             self._companions += new
-            if self._open is not None and self._open.rows:
+            if self._open is not None and (self._open.rows or self._open.rejected):
                 self._close_segment()
         current = self._segment()
         offset = current.rows
@@ -216,7 +216,8 @@ class SegmentWriter:
         self._pending.clear()
 
     def _segment(self) -> _Open:
-        if self._open is None or (not self._open.rows and len(self._open.schema) < self._width):
+        fresh = self._open is not None and not self._open.rows and not self._open.rejected
+        if self._open is None or (fresh and len(self._open.schema) < self._width):
             self.abandon()
             footer = {
                 "jivs.format_version": "1",

@@ -208,17 +208,22 @@ class JsonLines:
         tags = {key: index for index, (key, tag) in enumerate(keys) if tag}
         places = [compiled.Place(key=key, column=values.get(key, -1), tag=tags.get(key, -1)) for key in self._classes]
         types = [column.type for column in columns]
+        rejected: list[QuarantinedRow] = []
+
+        def plain(number: int, raw: bytes) -> compiled.Cells | None:
+            item = self._record(number, decoded(raw, self.encoding))
+            if isinstance(item, QuarantinedRow):
+                rejected.append(item)
+            if not isinstance(item, dict):
+                return None
+            return {key: (class_, cell_bytes(text)) for key, (class_, text) in item.items()}
+
         with self._content() as content:
-            for rows in compiled.read(content.receive, largest_record(self._limits), places, types, limits):
-                if not isinstance(rows, tuple):
-                    yield Chunk(batch=rows.batch, values=rows.misfits)
-                    continue
-                number, raw = rows
-                item = self._record(number, decoded(raw, self.encoding))
-                if isinstance(item, QuarantinedRow):
-                    yield _chunk([], keys, [item])
-                elif item is not None:
-                    yield _chunk([item], keys, [])
+            for rows in compiled.read(content.receive, largest_record(self._limits), places, types, limits, plain):
+                yield Chunk(batch=rows.batch, values=rows.misfits, rows=tuple(rejected))
+                rejected.clear()
+        if rejected:
+            yield _chunk([], keys, rejected)
 
     # -- plain ----------------------------------------------------------------------------------------------------
 

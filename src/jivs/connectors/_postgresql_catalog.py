@@ -116,6 +116,7 @@ def settings(statement_timeout: int, lock_timeout: int) -> dict[str, str | int]:
         "lock_timeout": lock_timeout,
         "synchronize_seqscans": "off",
         "jit": "off",
+        "client_min_messages": "error",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -117,7 +118,8 @@ def copy_binary(
         for builder in builders:
             builder.close()
         if not ended:
-            connection.cancel_safe(timeout=5)
+            with suppress(Exception):  # what went wrong before is what counts
+                connection.cancel_safe(timeout=5)
 
 
 def decode(data: bytes | pa.Buffer, shape: Shape) -> Chunk:

@@ -22,10 +22,11 @@ def get_in(connection: psycopg.Connection[Any], names: Sequence[TableName]) -> b
     from psycopg import errors
 
     listed = ", ".join(map(qualified, names))
+    usual = connection.execute("show lock_timeout").fetchall()[0][0]
     try:
         connection.execute(
             f"savepoint jivs; set local lock_timeout = {GET_IN_MS}; lock table {listed} in access share mode; "
-            "release savepoint jivs"
+            f"set local lock_timeout = '{usual}'; release savepoint jivs"
         )
     except errors.LockNotAvailable:
         connection.execute("rollback to savepoint jivs")

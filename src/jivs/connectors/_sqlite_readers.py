@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import struct
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,16 +22,32 @@ _LOCK_SECONDS = 1.0
 _INDEX_HEADER = 96
 
 
-def wal_state(database: Path) -> bytes | None:
-    """The header of the index of a write-ahead log: another one after every commit. None where there is no index.
+class LogIndex:
+    """The header of the index of a write-ahead log: another one after every commit.
 
-    Source: SQLite, "WAL-mode File Format", section 2.1.
+    Source: SQLite, "WAL-mode File Format", section 2.1. The file stays open as long as this process has connections to the
+    database: closing any descriptor of it would give back the process's locks on it (fcntl(2)), SQLite's among them, and
+    then others would overwrite what is being read.
     """
-    try:
-        with Path(f"{database}-shm").open("rb") as index:
-            return index.read(_INDEX_HEADER)
-    except OSError:
-        return None
+
+    def __init__(self, database: Path) -> None:
+        self._path = f"{database.resolve()}-shm"
+        self._file = -1
+
+    def state(self) -> bytes | None:
+        """The header now; None where there is no index."""
+        if self._file < 0:
+            try:
+                self._file = os.open(self._path, os.O_RDONLY)
+            except OSError:
+                return None
+        return os.pread(self._file, _INDEX_HEADER, 0)
+
+    def close(self) -> None:
+        """Close the file; all connections to the database have to be closed before."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 class Readers:

@@ -363,11 +363,16 @@ class _Session(OneByOne):
 
         def rows_in(first: int, beyond: int) -> int:
             """The server's estimate, from its index."""
-            plan = self._rows(f"explain select {column} from {name} where {column} >= {first} and {column} < {beyond}")
-            return max((int(row[8] or 0) for row in plan if len(row) > 8 and str(row[8] or 0).isdigit()), default=0)
+            with self._lease() as connection, connection.cursor() as cursor:
+                cursor.execute(f"explain select {column} from {name} where {column} >= {first} and {column} < {beyond}")
+                place = [item[0] for item in cursor.description].index("rows")
+                found = [row[place] for row in cursor.fetchall()]
+            return max((int(one) for one in found if one is not None), default=0)
 
-        rows = max(1, table.estimated_rows // count)
-        edges = even_edges(int(low), int(high) + 1, rows, rows_in)
+        first, beyond = int(low), int(high) + 1
+        edges = even_edges(first, beyond, max(1, table.estimated_rows // count), rows_in)
+        if not edges:  # the server has no estimates
+            edges = sorted({first + (beyond - first) * index // count for index in range(1, min(count, beyond - first))})
         return [
             {"key": key, **({"from": a} if a is not None else {}), **({"to": b} if b is not None else {})}
             for a, b in zip([None, *edges], [*edges, None], strict=True)

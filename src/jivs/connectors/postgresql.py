@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from jivs.connectors import _postgresql_catalog as catalog
 from jivs.connectors import _postgresql_errors as clear
@@ -18,6 +18,7 @@ from jivs.connectors import _postgresql_raw as untranslatable
 from jivs.connectors import _postgresql_small as small
 from jivs.connectors import _postgresql_types as types
 from jivs.connectors._postgresql_catalog import qualified, quote
+from jivs.connectors._postgresql_options import Options
 from jivs.connectors._postgresql_read import Gate, Shape, copy, copy_binary, fetch
 from jivs.connectors._sql import Connections, OneByOne, narrow, parse_options, query_listings, single
 from jivs.domain.fingerprint import EMPTY, Fingerprint
@@ -29,6 +30,7 @@ from jivs.errors import (
     FatalError,
     JivsError,
     SchemaChangedError,
+    SnapshotLostError,
     UsageError,
 )
 from jivs.ports.clock import stamp
@@ -41,21 +43,6 @@ _PAGE = 8192
 _MOST_LOCKS = 3000
 _LOCKED = frozenset({TableKind.TABLE, TableKind.PARTITIONED, TableKind.VIEW})
 _WITH_CTID = frozenset({TableKind.TABLE, TableKind.MATERIALIZED_VIEW})
-
-
-class Options(BaseModel):
-    """What may stand behind the ``?`` of a PostgreSQL URL."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sslmode: str = Field("prefer", pattern="^(disable|allow|prefer|require|verify-ca|verify-full)$", description="TLS.")
-    sslrootcert: str = Field("", description="File with the certificate authorities to trust.")
-    sslcert: str = Field("", description="File with the client's certificate.")
-    sslkey: str = Field("", description="File with the client's key.")
-    connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a connection.")
-    application_name: str = Field("jivs", description="Name shown in pg_stat_activity.")
-    statement_timeout: int = Field(0, ge=0, description="Longest statement in ms; 0: no limit. A COPY is a statement.")
-    lock_timeout: int = Field(10_000, ge=1, description="Longest wait for a table's lock in ms.")
 
 
 class PostgreSQL:
@@ -164,12 +151,23 @@ class _Session(OneByOne):
             if table.name in self._locked and connection is not self._holder and not small.get_in(connection, [table.name]):
                 stack.close()
                 stack.enter_context(self._holder_free)
-                connection = self._holder
+                connection = stack.enter_context(self._lent_holder())
             if table.kind is TableKind.QUERY:
                 connection.execute("select set_config('search_path', %s, true)", (self._search_path,))
             yield connection
             if table.kind is TableKind.QUERY:
                 connection.execute("select set_config('search_path', '', true)")
+
+    @contextmanager
+    def _lent_holder(self) -> Iterator[Any]:
+        """The holder's connection. After an error nobody knows what it would answer next: it is closed, as a reader's is."""
+        if self._holder is None or self._holder.closed:
+            raise SnapshotLostError("The connection that holds the run's locks is gone. Go on with --resume.")
+        try:
+            yield self._holder
+        except BaseException:
+            self._holder.close()
+            raise
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:

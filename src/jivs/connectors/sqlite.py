@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jivs.connectors import _sqlite_values as values
 from jivs.connectors._sql import Connections, OneByOne, narrow, parse_options, query_listings, refuse_duplicates, single
-from jivs.connectors._sqlite_readers import Readers, misfit_of, wal_state
+from jivs.connectors._sqlite_readers import LogIndex, Readers, misfit_of
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import ArchiveType, Column, Fidelity, Kind, Table, TableKind, TableName, assign_fields
@@ -86,6 +86,7 @@ class _Session(OneByOne):
         self._pace = pace
         self._details: dict[TableName, tuple[Table, list[values.Take]]] = {}
         self._compiled = Readers()
+        self._index = LogIndex(self._path)
         self._pool: Connections[sqlite3.Connection] = Connections(1, self._connect, lambda connection: connection.close())
 
     @property
@@ -241,11 +242,11 @@ class _Session(OneByOne):
             return first
         with closing(first):  # it keeps the log and its index in place
             for _ in range(_TRIES):
-                before = wal_state(self._path)
+                before = self._index.state()
                 connection = self._connect()
                 with suppress(compiled.SqliteError):
                     self._compiled.open(self._uri, many)
-                    if before is not None and before == wal_state(self._path):
+                    if before is not None and before == self._index.state():
                         return connection
                 self._compiled.close()
                 connection.close()
@@ -378,6 +379,7 @@ class _Session(OneByOne):
     def close(self) -> None:
         self._pool.close()
         self._compiled.close()
+        self._index.close()
 
 
 CONNECTOR: Connector = SQLite()

@@ -153,6 +153,8 @@ class Reading:
                 if partition.id in self.parts or partition.table in self.failed:
                     continue
                 error = self._one(partition, step.epoch)
+                if len(group) > 1 and isinstance(error, TransientError) and not self._stops(error):
+                    error = self._one(partition, step.epoch)  # the attempts of a group are not those of one table
                 if error is not None and not self._gives_up(partition, step, error):
                     return
         self._held.pop(step.partition, None)
@@ -244,9 +246,13 @@ class Reading:
         hashers = [RowHasher(table.columns) for table in tables]
         writers += [self._writer(plan, partition, step.epoch, later) for plan, partition in zip(plans, group, strict=True)]
         with _closed(self.session.read_small(tables)) as chunks:
+            done = 0
             for number, chunk in chunks:
+                for writer in writers[done:number]:  # in order: one table's rows are held, and one file open, at a time
+                    writer.finish()
+                done = number
                 self._add(plans[number], writers[number], hashers[number] if full else None, chunk)
-        for writer in writers:
+        for writer in writers[done:]:
             writer.finish()
         later.flush()
         self.pause("segments written")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -37,6 +37,7 @@ class _Reader(ctypes.Structure):
         ("line", ctypes.c_int64),
         ("records", ctypes.c_int64),
         ("length", ctypes.c_int64),
+        ("counting", ctypes.c_int32),
     )
 
 
@@ -97,6 +98,22 @@ class _Open:
             if self._stream.add(self._receive) == 0:
                 self.reader.ended = 1
 
+    def append(self, builder: Builder, known: Mapping[str, int], cells: Cells) -> None:
+        """Append the row that was put aside. Raises MemoryError."""
+        done = True
+        for key, (class_, text) in cells.items():
+            if key in known:
+                done = done and self._library.jivs_json_cell(
+                    self._pointer,
+                    builder.pointer,
+                    ctypes.c_int32(known[key]),
+                    ctypes.c_int32(CLASSES.index(class_)),
+                    text,
+                    ctypes.c_int64(len(text)),
+                )
+        if not done or not self._library.jivs_json_row(self._pointer, builder.pointer):
+            raise MemoryError
+
     def put_aside(self) -> tuple[int, bytes]:
         """Number and bytes of the line that is for the plain reader; reading goes on behind it."""
         found = self.reader.line, self._stream.peek(self.reader.length)
@@ -130,25 +147,48 @@ def census(
 def count(receive: Receive, largest: int) -> int:
     """The number of lines with content. Raises RecordTooLargeError."""
     with closing(_Open(receive, largest, [])) as file:
-        while file.step(None, Limits(0, 0, 0)) is State.ASIDE:
-            file.put_aside()
+        file.reader.counting = 1
+        file.step(None, Limits(0, 0, 0))
         return int(file.reader.records)
 
 
+Cells = Mapping[str, tuple[str, bytes]]
+"""Class and text of each member of a line."""
+
+
 def read(
-    receive: Receive, largest: int, places: Sequence[Place], types: Sequence[ArchiveType], limits: Limits
-) -> Iterator[Decoded | tuple[int, bytes]]:
-    """The lines in batches within the limits, and between them, in order, those for the plain reader: number, bytes."""
+    receive: Receive,
+    largest: int,
+    places: Sequence[Place],
+    types: Sequence[ArchiveType],
+    limits: Limits,
+    plain: Callable[[int, bytes], Cells | None],
+) -> Iterator[Decoded]:
+    """The lines in batches within the limits, in their order.
+
+    ``plain`` gets the number and the bytes of a line that is out of the ordinary, and returns its members, or None if it is
+    no row: such lines end a batch too when they hold as many bytes as one may. Raises RecordTooLargeError.
+    """
     builder = Builder(types, [Form.PLAIN] * len(types))
+    known = {place.key: index for index, place in enumerate(places)}
+    held = 0
     try:
         with closing(_Open(receive, largest, places)) as file:
             while True:
                 state = file.step(builder, limits)
-                if builder.rows:
-                    yield builder.take()
                 if state is State.ASIDE:
-                    yield file.put_aside()
-                elif state is State.END:
+                    number, raw = file.put_aside()
+                    cells = plain(number, raw)
+                    if cells is not None:
+                        file.append(builder, known, cells)
+                        continue
+                    held += len(raw)
+                    if held < limits.bytes:
+                        continue
+                held = 0
+                if builder.rows or state is State.ASIDE:
+                    yield builder.take()
+                if state is State.END:
                     return
     finally:
         builder.close()

@@ -57,7 +57,11 @@ def read(
                 state = State(library.jivs_mysql_read(stream.pointer, result, builder.pointer, ctypes.byref(limits)))
                 builder.check(state)
                 if state is State.MORE:
-                    if stream.add(connection.recv_into) == 0:
+                    try:
+                        count = stream.add(connection.recv_into)
+                    except OSError as error:
+                        raise LostError(late=isinstance(error, TimeoutError)) from error
+                    if count == 0:
                         raise LostError(late=False)
                 elif state is State.HEAVY:
                     check(stream.need)

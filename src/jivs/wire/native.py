@@ -224,7 +224,7 @@ class Stream:
     def __init__(self, fd: int, *, capacity: int, timeout: float | None = None) -> None:
         """``timeout``: longest wait for the next bytes, in seconds."""
         self._library = required()
-        wait = -1 if timeout is None else int(timeout * 1000)
+        wait = -1 if timeout is None else min(int(timeout * 1000), 2**31 - 1)
         address = self._library.jivs_stream_new(ctypes.c_int(fd), ctypes.c_int64(capacity), ctypes.c_int64(wait))
         if not address:
             raise MemoryError

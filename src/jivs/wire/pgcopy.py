@@ -20,6 +20,7 @@ from jivs.wire.native import Builder, Decoded, Limits, MalformedError, State, St
 
 _BUFFER = 256 << 10
 _MOST_RETURNED = 64 << 10
+_LARGEST_MESSAGE = 1 << 20
 PGconn = Any
 """psycopg's ``pq.PGconn``; this ring knows no driver."""
 
@@ -113,13 +114,15 @@ def _message(stream: Stream, aside: bytearray) -> int:
     while len(head := stream.peek(5)) < 5:
         _receive(stream, 5)
     size = int.from_bytes(head[1:], "big") + 1
-    if not 5 <= size <= _MOST_RETURNED:
+    if not 5 <= size <= _LARGEST_MESSAGE:
         raise MalformedError("a message of an impossible length")
     while len(message := stream.peek(size)) < size:
         _receive(stream, size)
     stream.skip(size)
-    if head[0] not in b"Hdc":
+    if head[0] not in b"HdcNA":  # notices and notifications are of no interest to libpq either
         aside += message
+        if len(aside) > _MOST_RETURNED:
+            raise MalformedError("an answer of an impossible length")
     return head[0]
 
 
@@ -139,8 +142,6 @@ def _last_type(messages: bytes | bytearray) -> bytes:
 
 def _give_back(pgconn: PGconn, messages: bytes, failed: Callable[[Any], None]) -> None:
     """Let libpq read how the query ended, through a socket that stands in for its own for that moment."""
-    if len(messages) > _MOST_RETURNED:
-        raise MalformedError("an answer of an impossible length")
     mine, theirs = socket.socketpair()
     kept = os.dup(pgconn.socket)
     try:
@@ -158,6 +159,8 @@ def _give_back(pgconn: PGconn, messages: bytes, failed: Callable[[Any], None]) -
 def _finish(pgconn: PGconn, failed: Callable[[Any], None]) -> None:
     failure = None
     while (result := pgconn.get_result()) is not None:
+        if result.status == 3:  # PGRES_COPY_OUT: libpq could not go on reading
+            raise LostError
         if result.status == 7:  # PGRES_FATAL_ERROR
             failure = result
     if failure is not None:

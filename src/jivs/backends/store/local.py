@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -44,7 +44,17 @@ class LocalStore:
         folder = self._root / "tmp"
         with self._clear_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            self._handle  # noqa: B018 - opened before anything is written
         return folder
+
+    @cached_property
+    def _handle(self) -> int:
+        """A descriptor of the root, for as long as the process lives."""
+        return os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+
+    def __del__(self) -> None:
+        if "_handle" in self.__dict__:
+            os.close(self._handle)
 
     def put(self, local: Path, path: str) -> None:
         target = self._path(path)
@@ -55,12 +65,12 @@ class LocalStore:
 
     def put_all(self, files: Sequence[tuple[Path, str]]) -> None:
         with self._clear_errors(self._root):
-            _sync_all(self._root, [local for local, _ in files])
+            _sync_all(self._handle, [local for local, _ in files])
             folders: set[Path] = set()
             for local, path in files:
                 target = self._path(path)
                 self._take_name(target, lambda local=local, target=target: local.replace(target), folders.add)  # type: ignore[misc]
-            _sync_all(self._root, list(folders))
+            _sync_all(self._handle, list(folders))
 
     def create(self, path: str, data: bytes) -> None:
         target = self._path(path)
@@ -230,9 +240,12 @@ def _writer_gone(file: Path) -> bool:
     return False
 
 
-def _sync_all(root: Path, paths: Sequence[Path]) -> None:
-    """Make files and folders durable: the whole file system at once where the system can, for it costs like one of them."""
-    device, together = root.stat().st_dev, _syncfs() if len(paths) >= _TOGETHER else None
+def _sync_all(handle: int, paths: Sequence[Path]) -> None:
+    """Make files and folders durable: the whole file system at once where the system can, for it costs like one of them.
+
+    ``handle`` is of a folder, opened before the files were written: it hears of writes that failed since then (syncfs(2)).
+    """
+    device, together = os.fstat(handle).st_dev, _syncfs() if len(paths) >= _TOGETHER else None
     for path in paths:
         if together is not None and path.stat().st_dev == device:
             continue
@@ -243,13 +256,9 @@ def _sync_all(root: Path, paths: Sequence[Path]) -> None:
             os.close(handle)
     if together is None:
         return
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if together(handle) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(handle)
+    if together(handle) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 @cache

@@ -26,6 +26,7 @@ typedef struct {
     int64_t line;      /* number of the next line */
     int64_t records;   /* lines with content */
     int64_t length;    /* with ASIDE: bytes of the line */
+    int32_t counting;  /* lines with content are counted, whatever they hold */
     uint8_t *scratch;  /* a string without its escapes */
     int64_t capacity;
 } json_reader;
@@ -261,6 +262,21 @@ static json_key *find(json_reader *r, const uint8_t *name, int64_t length, int32
     return NULL;
 }
 
+/* What the keys hold that a row does not have. 0: no memory. */
+static int absent(json_reader *r, builder *b, int64_t row) {
+    for (int32_t i = 0; i < r->count; i++) {
+        json_key *k = &r->keys[i];
+        if (k->seen == row) {
+            k->counts[k->class]++;
+            continue;
+        }
+        if (b == NULL) continue;
+        if (k->column >= 0 && !set_null(b, k->column)) return 0;
+        if (k->tag >= 0 && !put_bytes(b, k->tag, (const uint8_t *)NAMES[ABSENT], (int64_t)strlen(NAMES[ABSENT]))) return 0;
+    }
+    return 1;
+}
+
 /* The object of a line. 1: taken, 0: out of the ordinary, -1: no memory. */
 static int object(json_reader *r, builder *b, const uint8_t *p, const uint8_t *end) {
     int32_t guess = 0;
@@ -275,8 +291,13 @@ static int object(json_reader *r, builder *b, const uint8_t *p, const uint8_t *e
         for (;;) {
             if (p == end || *p != '"') return 0;
             const uint8_t *name = p + 1;
-            if ((p = string(p, end, &escaped)) == NULL || escaped) return 0;
-            json_key *k = find(r, name, p - name - 1, &guess);
+            if ((p = string(p, end, &escaped)) == NULL) return 0;
+            int64_t length = p - name - 1;
+            if (escaped) {
+                if ((length = unescape(r, name, p - 1)) < 0) return -1;
+                name = r->scratch;
+            }
+            json_key *k = find(r, name, length, &guess);
             if (k == NULL || k->seen == row) return 0;
             k->seen = row;
             p = space(p, end);
@@ -294,18 +315,7 @@ static int object(json_reader *r, builder *b, const uint8_t *p, const uint8_t *e
             p = space(p + 1, end);
         }
     }
-    if (space(p, end) != end) return 0;
-    for (int32_t i = 0; i < r->count; i++) {
-        json_key *k = &r->keys[i];
-        if (k->seen == row) {
-            k->counts[k->class]++;
-            continue;
-        }
-        if (b == NULL) continue;
-        if (k->column >= 0 && !set_null(b, k->column)) return -1;
-        if (k->tag >= 0 && !put_bytes(b, k->tag, (const uint8_t *)NAMES[ABSENT], (int64_t)strlen(NAMES[ABSENT]))) return -1;
-    }
-    return 1;
+    return space(p, end) != end ? 0 : absent(r, b, row) ? 1 : -1;
 }
 
 /* Lines from the stream until the batch is full. ASIDE: the next line, r->length bytes, is for the plain reader;
@@ -326,7 +336,7 @@ int jivs_json_read(json_reader *r, stream *s, builder *b, const batch_limits *li
         if (space(p, stop) != stop) {
             int64_t bytes = b != NULL ? b->bytes : 0;
             if (b != NULL && !reserve_row(b)) return NO_MEMORY;
-            int taken = object(r, b, p, stop);
+            int taken = r->counting ? 1 : object(r, b, p, stop);
             if (taken < 0) return NO_MEMORY;
             if (!taken) {
                 if (b != NULL) {
@@ -349,4 +359,34 @@ int jivs_json_read(json_reader *r, stream *s, builder *b, const batch_limits *li
 void jivs_json_skip(json_reader *r, stream *s) {
     s->start += r->length;
     r->line++;
+}
+
+/* A member of the line that was put aside, as the plain reader has read it, into the row that is next. 0: no memory. */
+int jivs_json_cell(json_reader *r, builder *b, int32_t key, int32_t class, const uint8_t *text, int64_t length) {
+    json_key *k = &r->keys[key];
+    int64_t value;
+    int kind;
+    k->seen = -r->records; /* of no row that is read from the stream */
+    k->class = class;
+    if (k->tag >= 0 && !put_bytes(b, k->tag, (const uint8_t *)NAMES[class], (int64_t)strlen(NAMES[class]))) return 0;
+    if (k->column < 0) return 1;
+    column *c = &b->columns[k->column];
+    if (class == NOTHING) return set_null(b, k->column);
+    if (c->spec.kind == TEXT) return put_text(b, k->column, text, length);
+    if (c->spec.kind == INT64 && class == INTEGER && number(text, text + length, &kind, &value) && kind == INTEGER) {
+        put8(c, b->rows, (uint64_t)value);
+        return 1;
+    }
+    if (c->spec.kind == BOOL && class == TRUTH) {
+        if (*text == 't') c->values[b->rows / 8] |= (uint8_t)(1u << (b->rows % 8));
+        return 1;
+    }
+    return put_misfit(b, k->column, NO_SUCH_VALUE, text, length);
+}
+
+/* Its members are complete. 0: no memory. */
+int jivs_json_row(json_reader *r, builder *b) {
+    if (!absent(r, b, -r->records)) return 0;
+    end_row(b);
+    return 1;
 }

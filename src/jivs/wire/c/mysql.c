@@ -164,6 +164,11 @@ static int uuid_of(uint8_t *out, const uint8_t *p, int64_t length) {
 /* Within the range of a signed integer of that many bytes. */
 static inline int fits(int64_t value, int bytes) { return value >= -((int64_t)1 << (8 * bytes - 1)) && value < (int64_t)1 << (8 * bytes - 1); }
 
+static int beyond(builder *b, int32_t index, const uint8_t *p, int64_t length) {
+    if (!utf8_valid(p, length)) return 0;
+    return put_beyond(b, index, (const char *)p, length) ? 1 : -1;
+}
+
 /* A value that fits its column. 0: the type has no such value, 1: done, -1: no memory. */
 static inline int value(builder *b, int32_t index, const uint8_t *p, int64_t length) {
     column *c = &b->columns[index];
@@ -206,12 +211,12 @@ static inline int value(builder *b, int32_t index, const uint8_t *p, int64_t len
         return decimal_of(c, row, p, length);
     case DATE: {
         int32_t day;
-        if (length != 10 || !day_of(p, &day)) return put_beyond(b, index, (const char *)p, length) ? 1 : -1;
+        if (length != 10 || !day_of(p, &day)) return beyond(b, index, p, length);
         put4(c, row, (uint32_t)day);
         return 1;
     }
     case TIMESTAMP:
-        if (!moment_of(c, p, length, &number)) return put_beyond(b, index, (const char *)p, length) ? 1 : -1;
+        if (!moment_of(c, p, length, &number)) return beyond(b, index, p, length);
         put8(c, row, (uint64_t)number);
         return 1;
     case UUID:

@@ -107,7 +107,7 @@ static int value(builder *b, int32_t index, const functions *f, void *given, int
     }
     if ((class == TEXT_CLASS && kind == TEXT) || (class == BLOB_CLASS && (kind == BINARY || any))) {
         const uint8_t *data = bytes_of(f, given, class, &length);
-        if (data == NULL && length) return 0;
+        if (data == NULL && (length || class == TEXT_CLASS)) return 0;
         if (class == TEXT_CLASS) return put_text(b, index, data, length);
         return any ? put_hex(b, index, data, length) : put_bytes(b, index, data, length);
     }
@@ -175,7 +175,7 @@ static int line_value(line *l, const functions *f, void *statement, int column, 
     if (kind == DOUBLE && (class == REAL_CLASS || whole(form, class, f, given))) return line_double(l, f->real(given));
     if (class == TEXT_CLASS && kind == TEXT) {
         const uint8_t *data = bytes_of(f, given, class, &length);
-        return (data != NULL || length == 0) && line_bytes(l, data, length);
+        return data != NULL && line_bytes(l, data, length);
     }
     if (class == BLOB_CLASS && (kind == BINARY || any)) {
         const uint8_t *data = bytes_of(f, given, class, &length);
