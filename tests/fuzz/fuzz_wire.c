@@ -2,7 +2,7 @@
 
    With libFuzzer it is a fuzzer. With -DREPLAY it runs each file it is given once. The input: a byte for the decoder, one for the
    number of columns, four for each column, one for the size of the portions, then the bytes of the wire. */
-#include "../../src/jivs/wire/c/jivs.h"
+#include "../../src/jivs/wire/c/text.h"
 
 #include <stdio.h>
 
@@ -77,7 +77,7 @@ static void take(builder *b, const column_spec *specs) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 3) return 0;
-    int which = data[0] % 2;
+    int which = data[0] % 4;
     int32_t count = data[1] % MOST + 1, fields = count;
     column_spec specs[MOST] = {{0}};
     if (size < 3 + 4 * (size_t)count) return 0;
@@ -88,17 +88,52 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         specs[i].scale = p[2] % (specs[i].precision + 1);
         specs[i].zoned = p[3] & 1;
         specs[i].form = p[3] / 2 % 6;
+        if (which == 2) specs[i] = (column_spec){.kind = TEXT};
+        if (which == 3) specs[i] = (column_spec){.kind = p[0] % 3 == 0 ? INT64 : p[0] % 3 == 1 ? BOOL : TEXT};
         fields += specs[i].form == STORED;
     }
     int64_t portion = data[2 + 4 * count] + 1;
     const uint8_t *p = data + 3 + 4 * count, *end = data + size;
     builder *b = jivs_builder_new(count, specs);
     stream *s = jivs_stream_new(-1, 16, -1);
-    void *result = which ? jivs_mysql_new(fields) : NULL;
+    void *result = which == 1 ? jivs_mysql_new(fields) : NULL;
+    csv_reader *csv = jivs_csv_new();
+    json_reader *json = jivs_json_new();
+    static const char *const names[MOST] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+    int32_t places[MOST];
+    uint8_t narrow[MOST] = {1};
+    json_key keys[MOST] = {{0}};
+    for (int32_t i = 0; i < count; i++) {
+        places[i] = i;
+        keys[i] = (json_key){.name = (const uint8_t *)names[i], .length = 1, .column = i, .tag = -1};
+    }
+    if (csv == NULL || json == NULL) return 0;
+    csv->delimiter = ',';
+    csv->quote = '"';
+    csv->width = count;
+    csv->places = places;
+    csv->narrow = narrow;
+    json->keys = keys;
+    json->count = count;
+    csv->largest = json->largest = 1 << 16;
     batch_limits limits = {.rows = portion, .bytes = 1 << 16, .heavy = 1 << 16};
     int state = MORE;
     while (b != NULL && s != NULL) {
-        state = which ? jivs_mysql_read(s, result, b, &limits) : jivs_pgcopy_read(s, b, &limits);
+        state = which == 0   ? jivs_pgcopy_read(s, b, &limits)
+                : which == 1 ? jivs_mysql_read(s, result, b, &limits)
+                : which == 2 ? jivs_csv_read(csv, s, b, &limits)
+                             : jivs_json_read(json, s, b, &limits);
+        if (state == ASIDE && which > 1) {
+            if (which == 2)
+                jivs_csv_skip(csv, s);
+            else
+                jivs_json_skip(json, s);
+            continue;
+        }
+        if (state == MORE && p == end && which > 1 && !csv->ended) {
+            csv->ended = json->ended = 1;
+            continue;
+        }
         if (state == FULL || state == END) take(b, specs);
         if (state == FULL) continue;
         if (state != MORE || p == end || !jivs_stream_room(s, s->need)) break;
@@ -108,6 +143,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         s->end += here;
         p += here;
     }
+    jivs_csv_free(csv);
+    jivs_json_free(json);
     jivs_mysql_free(result);
     jivs_stream_free(s);
     jivs_builder_free(b);

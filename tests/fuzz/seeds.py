@@ -66,6 +66,12 @@ def main() -> None:
         raw = packets([bytes([len(kinds)]), *[b"def"] * len(kinds), end, *rows, end])
         form = Form.BITS if number % 2 else Form.DASHED
         (folder / f"mysql-{number:02}").write_bytes(head(1, kinds, form, source.choice([0, 7, 255])) + raw)
+        texts = [b"1", b'"a,\n""b"', b"", "é".encode(), b'"']
+        body = b"\n".join(b",".join(source.choice(texts) for _ in range(2)) for _ in range(4))
+        (folder / f"csv-{number:02}").write_bytes(head(2, [Kind.TEXT] * 2, Form.PLAIN, 255) + body)
+        values = [b"1", b"-1.5e3", b'"\\u00e9\\ud83d\\ude00"', b"true", b"null", b'[1, {"k": "]"}]']
+        lines = [b'{"a": %s, "b": %s}' % (source.choice(values), source.choice(values)) for _ in range(3)]
+        (folder / f"json-{number:02}").write_bytes(head(3, [Kind.TEXT] * 2, Form.PLAIN, 255) + b"\n".join(lines))
 
 
 if __name__ == "__main__":

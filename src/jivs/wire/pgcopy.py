@@ -71,8 +71,10 @@ def read(
                 yield number, rows
         return
     pgconn.send_query("; ".join(queries).encode())
+    waiting = select.poll()  # select() knows no descriptor above 1023
+    waiting.register(pgconn.socket, select.POLLIN | select.POLLOUT)
     while pgconn.flush():
-        select.select([pgconn.socket], [pgconn.socket], [])
+        waiting.poll()
         pgconn.consume_input()
     with closing(Stream(pgconn.socket, capacity=_BUFFER)) as stream:
         aside = bytearray()

@@ -1,30 +1,8 @@
 /* CSV (RFC 4180) in UTF-8, as strict as Python's csv module with strict=True, which is its twin: the states below are those of
    CPython's Modules/_csv.c. What is no record is not repaired: it is handed over with its bytes. */
-#include "jivs.h"
+#include "text.h"
 
 enum trouble { NO_TROUBLE = 0, NO_RECORD = 1, OTHER_WIDTH = 2, EMPTY = 3 };
-
-typedef struct {
-    uint8_t delimiter;
-    uint8_t quote;           /* 0: none */
-    int32_t width;           /* fields of a record */
-    const int32_t *places;   /* column of each field, or -1 */
-    const uint8_t *narrow;   /* for each column: an empty field is NULL */
-    const uint8_t *null;     /* the text that stands for NULL, or NULL */
-    int64_t null_length;
-    int64_t largest;         /* bytes of the largest record */
-    int32_t ended;           /* no more bytes will come */
-    int32_t skip;            /* the next record is the header */
-    /* state */
-    int64_t line;            /* number of the line that the next record begins in */
-    int64_t records;
-    int32_t trouble;         /* with ASIDE: what is wrong with the record */
-    int32_t fields;          /* how many it has */
-    int64_t length;          /* its bytes */
-    int64_t lines;           /* its lines */
-    uint8_t *scratch;        /* a quoted field without its doubled quotes */
-    int64_t scratch_capacity;
-} csv_reader;
 
 static int keep(csv_reader *r, int64_t held, const uint8_t *from, int64_t length) {
     if (held + length > r->scratch_capacity) {

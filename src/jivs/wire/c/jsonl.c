@@ -1,35 +1,10 @@
 /* JSON Lines (RFC 8259 in UTF-8, an object a line) into columns. Only lines that are ordinary in every respect are taken; any
    other is put aside for the plain reader in Python, whose rules decide: it is this one's twin. */
-#include "jivs.h"
+#include "text.h"
 
-enum class { STRING = 0, INTEGER = 1, NUMBER = 2, TRUTH = 3, NOTHING = 4, NESTED = 5, CLASSES = 6 };
 
 static const char *const NAMES[] = {"string", "integer", "number", "bool", "null", "json", "absent"};
 #define ABSENT 6
-
-typedef struct {
-    const uint8_t *name;
-    int64_t length;
-    int32_t column;  /* of its values, or -1 */
-    int32_t tag;     /* of its classes, or -1 */
-    int64_t seen;    /* the last row that has it */
-    int32_t class;   /* of its value in that row */
-    int32_t padding;
-    int64_t counts[CLASSES]; /* rows taken, by class */
-} json_key;
-
-typedef struct {
-    json_key *keys;
-    int32_t count;
-    int32_t ended;     /* no more bytes will come */
-    int64_t largest;   /* bytes of the largest line */
-    int64_t line;      /* number of the next line */
-    int64_t records;   /* lines with content */
-    int64_t length;    /* with ASIDE: bytes of the line */
-    int32_t counting;  /* lines with content are counted, whatever they hold */
-    uint8_t *scratch;  /* a string without its escapes */
-    int64_t capacity;
-} json_reader;
 
 json_reader *jivs_json_new(void) { return calloc(1, sizeof(json_reader)); }
 
