@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -126,7 +126,8 @@ class LocalStore:
                     file = Path(parent, name)
                     path = file.relative_to(self._root).as_posix()
                     if path.startswith(prefix):
-                        found.append(Entry(path=path, bytes=file.lstat().st_size))
+                        with suppress(FileNotFoundError):  # another process has just removed it
+                            found.append(Entry(path=path, bytes=file.lstat().st_size))
         yield from sorted(found, key=lambda entry: entry.path)
 
     def delete(self, path: str) -> None:
