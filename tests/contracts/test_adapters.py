@@ -92,7 +92,7 @@ class _Files(ConnectorSuite):
     url = ""
 
     def make(self, folder: Path) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each format has its own
 
     @pytest.fixture
     def open_session(self, tmp_path: Path) -> Open:

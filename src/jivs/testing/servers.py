@@ -65,11 +65,11 @@ class Server:
 
     def command(self) -> list[str]:
         """The server's command line."""
-        raise NotImplementedError
+        raise NotImplementedError  # each server has its own
 
     def ready(self) -> bool:
         """Whether it answers."""
-        raise NotImplementedError
+        raise NotImplementedError  # each server has its own
 
     def start(self) -> None:
         """Start and wait until it answers."""

@@ -64,9 +64,8 @@ Receive = Callable[[memoryview], int]
 class _Open:
     """A file being read."""
 
-    def __init__(self, format_: Format) -> None:
+    def __init__(self, receive: Receive, format_: Format) -> None:
         self._library = required()
-        self._library.jivs_csv_new.restype = ctypes.c_void_p
         address = self._library.jivs_csv_new()
         if not address:
             raise MemoryError
@@ -81,6 +80,7 @@ class _Open:
         reader.places, reader.narrow = ctypes.addressof(self._places), ctypes.addressof(self._narrow)
         reader.null, reader.null_length = self._null, len(self._null or b"")
         reader.skip, reader.line = int(format_.header), 1
+        self._receive = receive
         self.stream = Stream(-1, capacity=_BUFFER)
 
     def close(self) -> None:
@@ -88,11 +88,21 @@ class _Open:
         self._library.jivs_csv_free(self.pointer)
 
     def step(self, builder: Builder | None, limits: Limits) -> State:
-        return State(
-            self._library.jivs_csv_read(
-                self.pointer, self.stream.pointer, builder.pointer if builder else None, ctypes.byref(limits)
+        """Read on. MORE is dealt with here."""
+        while True:
+            state = State(
+                self._library.jivs_csv_read(
+                    self.pointer, self.stream.pointer, builder.pointer if builder else None, ctypes.byref(limits)
+                )
             )
-        )
+            if state is State.HEAVY:
+                raise RecordTooLargeError
+            if state is State.NO_MEMORY:
+                raise MemoryError
+            if state is not State.MORE:
+                return state
+            if self.stream.add(self._receive) == 0:
+                self.reader.ended = 1
 
     def rejected(self) -> QuarantinedRow:
         """The record that was put aside; reading goes on behind it."""
@@ -112,16 +122,10 @@ def read(receive: Receive, format_: Format, limits: Limits) -> Iterator[tuple[De
     rejected: list[QuarantinedRow] = []
     held = 0
     try:
-        with closing(_Open(format_)) as file:
+        with closing(_Open(receive, format_)) as file:
             while True:
                 state = file.step(builder, limits)
-                builder.check(state)
-                if state is State.MORE:
-                    if file.stream.add(receive) == 0:
-                        file.reader.ended = 1
-                elif state is State.HEAVY:
-                    raise RecordTooLargeError
-                elif state is State.ASIDE:
+                if state is State.ASIDE:
                     rejected.append(file.rejected())
                     held += len(rejected[-1].original)
                     if len(rejected) >= limits.rows or held >= limits.bytes:
@@ -139,15 +143,6 @@ def read(receive: Receive, format_: Format, limits: Limits) -> Iterator[tuple[De
 
 def count(receive: Receive, format_: Format) -> int:
     """The number of records, those that cannot be parsed included. Raises RecordTooLargeError."""
-    with closing(_Open(format_)) as file:
-        while True:
-            state = file.step(None, Limits(0, 0, 0))
-            if state is State.MORE:
-                if file.stream.add(receive) == 0:
-                    file.reader.ended = 1
-            elif state is State.HEAVY:
-                raise RecordTooLargeError
-            elif state is State.NO_MEMORY:
-                raise MemoryError
-            else:
-                return int(file.reader.records)
+    with closing(_Open(receive, format_)) as file:
+        file.step(None, Limits(0, 0, 0))
+        return int(file.reader.records)

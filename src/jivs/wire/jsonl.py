@@ -55,7 +55,6 @@ class _Open:
 
     def __init__(self, receive: Receive, largest: int, places: Sequence[Place]) -> None:
         self._library = required()
-        self._library.jivs_json_new.restype = ctypes.c_void_p
         address = self._library.jivs_json_new()
         if not address:
             raise MemoryError

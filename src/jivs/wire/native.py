@@ -105,8 +105,8 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(_LIBRARY))
     except OSError:
         return None
-    for name in ("jivs_builder_new", "jivs_stream_new", "jivs_mysql_new"):
-        getattr(found, name).restype = ctypes.c_void_p
+    for name in ("builder", "stream", "mysql", "csv", "json"):
+        getattr(found, f"jivs_{name}_new").restype = ctypes.c_void_p
     for name in ("jivs_builder_rows", "jivs_builder_misfits"):
         getattr(found, name).restype = ctypes.c_int64
     return found

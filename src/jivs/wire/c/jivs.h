@@ -188,6 +188,8 @@ static inline int put_text(builder *b, int32_t index, const uint8_t *data, int64
 static inline void put8(column *c, int64_t row, uint64_t value) { memcpy(c->values + 8 * row, &value, 8); }
 static inline void put4(column *c, int64_t row, uint32_t value) { memcpy(c->values + 4 * row, &value, 4); }
 
+extern const uint64_t TENS[20]; /* powers of ten */
+
 #define UNIX_EPOCH_DAYS 10957 /* from 1970-01-01 to 2000-01-01 */
 
 #endif

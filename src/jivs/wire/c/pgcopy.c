@@ -8,11 +8,6 @@
 static const uint8_t SIGNATURE[11] = "PGCOPY\n\377\r\n";
 #define HEADER 19
 
-static const uint64_t TENS[20] = {
-    1u, 10u, 100u, 1000u, 10000u, 100000u, 1000000u, 10000000u, 100000000u, 1000000000u, 10000000000u, 100000000000u,
-    1000000000000u, 10000000000000u, 100000000000000u, 1000000000000000u, 10000000000000000u, 100000000000000000u,
-    1000000000000000000u, 10000000000000000000u};
-
 typedef unsigned __int128 wide;
 
 enum { NUMERIC_NEGATIVE = 0x4000, NUMERIC_NAN = 0xc000, NUMERIC_INFINITY = 0xd000, NUMERIC_MINUS_INFINITY = 0xf000 };
@@ -365,7 +360,7 @@ typedef struct {
     int64_t length;
 } held_row;
 
-/* The same through libpq, where the socket is not ours to read (TLS). BROKEN with held->length -2: libpq has an error. */
+/* The same through libpq, where the socket is not ours to read (TLS). CLOSED: libpq has an error. */
 int jivs_pgcopy_pull(void *connection, get_copy_data get, free_memory discard, held_row *held, builder *b,
                      const batch_limits *limits) {
     for (;;) {

@@ -180,11 +180,6 @@ static inline uint8_t *piece(uint8_t *out, const uint8_t *text, int64_t length) 
     return out + length;
 }
 
-static const uint64_t TENS[20] = {
-    1u, 10u, 100u, 1000u, 10000u, 100000u, 1000000u, 10000000u, 100000000u, 1000000000u, 10000000000u, 100000000000u,
-    1000000000000u, 10000000000000u, 100000000000000u, 1000000000000000u, 10000000000000000u, 100000000000000000u,
-    1000000000000000000u, 10000000000000000000u};
-
 static inline int digit_count(uint64_t value) {
     int guess = (64 - __builtin_clzll(value | 1)) * 1233 >> 12; /* log10(2) is about 1233 / 4096 */
     return guess + (guess < 20 && value >= TENS[guess]) + (value == 0);
