@@ -51,7 +51,7 @@ def test_new_inputs_do_no_harm(tmp_path: Path) -> None:
     command = [
         tmp_path / "fuzz",
         f"-max_total_time={SECONDS}",
-        "-max_len=2048",
+        "-max_len=4096",
         f"-artifact_prefix={tmp_path}/",
         tmp_path / "corpus",
     ]

@@ -2,9 +2,13 @@
 
    With libFuzzer it is a fuzzer. With -DREPLAY it runs each file it is given once. The input: a byte for the decoder, one for the
    number of columns, four for each column, one for the size of the portions, then the bytes of the wire. */
+#define _GNU_SOURCE /* memfd_create */
 #include "../../src/jivs/wire/c/text.h"
+#include "../../src/jivs/wire/c/tree.h"
 
 #include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 struct ArrowArray {
     int64_t length, null_count, offset, n_buffers, n_children;
@@ -36,6 +40,20 @@ void *jivs_mysql_new(int32_t fields);
 void jivs_mysql_free(void *r);
 int jivs_mysql_read(stream *s, void *r, builder *b, const batch_limits *limits);
 int jivs_rowhash(const hash_column *columns, int32_t count, int64_t rows, uint64_t *each, uint64_t *sum);
+
+typedef struct {
+    void *statement;
+    tree *walk;
+    int32_t standing;
+    int64_t need;
+} cursor;
+
+tree *jivs_tree_new(int fd, uint32_t page_size, uint32_t reserved, uint32_t pages, int32_t declared, int32_t columns,
+                    const int32_t *places, const uint8_t *reals);
+void jivs_tree_free(tree *t);
+int jivs_tree_seek(tree *t, uint32_t root, int64_t low, int64_t high, int64_t largest);
+int jivs_sqlite_read(cursor *c, const void *functions, builder *b, const batch_limits *limits);
+int jivs_sqlite_census(cursor *c, const void *functions, int32_t columns, int64_t *counts);
 
 #define MOST 8
 
@@ -75,9 +93,35 @@ static void take(builder *b, const column_spec *specs) {
     array.release(&array);
 }
 
+/* The pages of an SQLite file, from its second one on, which is the root of a table. */
+static void read_pages(const uint8_t *data, size_t size, builder *b, const column_spec *specs, int64_t rows) {
+    int fd = memfd_create("pages", 0);
+    int32_t places[MOST];
+    uint8_t reals[MOST] = {0, 1, 0, 1};
+    int64_t counts[5 * MOST] = {0};
+    batch_limits limits = {.rows = rows, .bytes = 1 << 16, .heavy = 1 << 10};
+    for (int32_t i = 0; i < b->count; i++) places[i] = i - (rows & 1);
+    if (fd < 0 || pwrite(fd, data, size, 512) != (ssize_t)size) abort();
+    tree *t = jivs_tree_new(fd, 512, rows % 3 ? 0 : 12, (uint32_t)(size / 512 + 1), b->count, b->count, places, reals);
+    for (int round = 0; t != NULL && round < 2; round++) {
+        cursor c = {.walk = t};
+        int64_t low = rows % 5 ? INT64_MIN : 3, high = rows % 7 ? INT64_MAX : 9;
+        int state = jivs_tree_seek(t, 2, low, high, 1 << 12);
+        if (state == MORE && round == 0) state = jivs_sqlite_census(&c, NULL, b->count, counts);
+        while (state == MORE && round == 1) {
+            state = jivs_sqlite_read(&c, NULL, b, &limits);
+            if (state == HEAVY) limits.heavy = c.need;
+            if (state == FULL || state == END) take(b, specs);
+            if (state == FULL || state == HEAVY) state = MORE;
+        }
+    }
+    if (t != NULL) jivs_tree_free(t);
+    close(fd);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 3) return 0;
-    int which = data[0] % 4;
+    int which = data[0] % 5;
     int32_t count = data[1] % MOST + 1, fields = count;
     column_spec specs[MOST] = {{0}};
     if (size < 3 + 4 * (size_t)count) return 0;
@@ -90,6 +134,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         specs[i].form = p[3] / 2 % 6;
         if (which == 2) specs[i] = (column_spec){.kind = TEXT};
         if (which == 3) specs[i] = (column_spec){.kind = p[0] % 3 == 0 ? INT64 : p[0] % 3 == 1 ? BOOL : TEXT};
+        if (which == 4) {
+            static const int32_t kinds[4] = {INT64, DOUBLE, TEXT, BINARY};
+            specs[i] = (column_spec){.kind = kinds[p[0] % 4], .form = p[0] % 4 == 1 ? NUMERIC : PLAIN};
+            if (p[3] % 5 == 0) specs[i] = (column_spec){.kind = TEXT, .form = ANY_CLASS};
+        }
         fields += specs[i].form == STORED;
     }
     int64_t portion = data[2 + 4 * count] + 1;
@@ -118,7 +167,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     csv->largest = json->largest = 1 << 16;
     batch_limits limits = {.rows = portion, .bytes = 1 << 16, .heavy = 1 << 16};
     int state = MORE;
-    while (b != NULL && s != NULL) {
+    if (which == 4 && b != NULL) read_pages(p, (size_t)(end - p), b, specs, portion);
+    while (which < 4 && b != NULL && s != NULL) {
         state = which == 0   ? jivs_pgcopy_read(s, b, &limits)
                 : which == 1 ? jivs_mysql_read(s, result, b, &limits)
                 : which == 2 ? jivs_csv_read(csv, s, b, &limits)

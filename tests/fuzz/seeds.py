@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 from jivs.domain.schema import Kind
@@ -35,6 +37,22 @@ def head(decoder: int, kinds: list[Kind], form: Form, portion: int) -> bytes:
     """The columns, all with 15 digits of which 2 are behind the point."""
     columns = b"".join(bytes([KINDS[kind], 14, 2, int(form) * 2]) for kind in kinds)
     return bytes([decoder, len(kinds) - 1]) + columns + bytes([portion])
+
+
+def pages(source: random.Random, columns: int) -> bytes:
+    """The pages of a database of one table, but for the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "seed.db"
+        with sqlite3.connect(path) as connection:
+            connection.execute("pragma page_size = 512")
+            connection.execute(f"create table t ({', '.join(f'c{number}' for number in range(columns))})")
+            for _ in range(source.choice([3, 12, 40])):
+                given = [source.choice([None, 0, 1, -5, 2**40, 1.5, "añ", "x" * 30, b"\0\xff"]) for _ in range(columns)]
+                if source.random() < 0.05:
+                    given[0] = "y" * 900
+                connection.execute(f"insert into t values ({', '.join('?' * columns)})", given)
+        connection.close()
+        return path.read_bytes()[512:]
 
 
 def main() -> None:
@@ -71,6 +89,11 @@ def main() -> None:
         (folder / f"csv-{number:02}").write_bytes(head(2, [Kind.TEXT] * 2, Form.PLAIN, 255) + body)
         values = [b"1", b"-1.5e3", b'"\\u00e9\\ud83d\\ude00"', b"true", b"null", b'[1, {"k": "]"}]']
         lines = [b'{"a": %s, "b": %s}' % (source.choice(values), source.choice(values)) for _ in range(3)]
+        kinds = [source.choice([Kind.INT64, Kind.DOUBLE, Kind.TEXT, Kind.BINARY]) for _ in range(source.randint(1, 4))]
+        body = pages(source, len(kinds))
+        (folder / f"sqlite-{number:02}").write_bytes(
+            head(4, kinds, source.choice([Form.PLAIN, Form.BITS]), source.choice([0, 7, 254, 255])) + body
+        )
         (folder / f"json-{number:02}").write_bytes(head(3, [Kind.TEXT] * 2, Form.PLAIN, 255) + b"\n".join(lines))
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import queue
 import struct
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from jivs.connectors._sqlite_values import Take, Text, as_text, class_name, misfit
 from jivs.domain.fingerprint import Fingerprint
@@ -22,32 +25,63 @@ _LOCK_SECONDS = 1.0
 _INDEX_HEADER = 96
 
 
-class LogIndex:
-    """The header of the index of a write-ahead log: another one after every commit.
+class Descriptors:
+    """Descriptors of a database's files, shared by all who hold it in this process.
 
-    Source: SQLite, "WAL-mode File Format", section 2.1. The file stays open as long as this process has connections to the
-    database: closing any descriptor of it would give back the process's locks on it (fcntl(2)), SQLite's among them, and
-    then others would overwrite what is being read.
+    Closing any descriptor of a file gives back the process's locks on it (fcntl(2)), SQLite's among them, and then others
+    would overwrite what is being read. So nobody closes one before all have let go, their connections closed.
     """
 
-    def __init__(self, database: Path) -> None:
-        self._path = f"{database.resolve()}-shm"
-        self._file = -1
+    _lock = threading.Lock()
+    _held: ClassVar[dict[Path, tuple[int, dict[str, int]]]] = {}
 
-    def state(self) -> bytes | None:
-        """The header now; None where there is no index."""
-        if self._file < 0:
-            try:
-                self._file = os.open(self._path, os.O_RDONLY)
-            except OSError:
-                return None
-        return os.pread(self._file, _INDEX_HEADER, 0)
+    def __init__(self, database: Path) -> None:
+        self._path = database.resolve()
+        with self._lock:
+            count, files = self._held.get(self._path, (0, {}))
+            self._held[self._path] = count + 1, files
+
+    def get(self, suffix: str = "") -> int:
+        """The descriptor of the database, or of the file beside it. Raises OSError."""
+        with self._lock:
+            files = self._held[self._path][1]
+            if suffix not in files:
+                files[suffix] = os.open(f"{self._path}{suffix}", os.O_RDONLY | os.O_CLOEXEC)
+            return files[suffix]
+
+    def same(self) -> bool:
+        """Whether the path still leads to the database whose descriptor was given."""
+        return os.path.samestat(os.stat(self._path), os.fstat(self.get()))  # noqa: PTH116 - as the other one
 
     def close(self) -> None:
-        """Close the file; all connections to the database have to be closed before."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Let go; the own connections to the database have to be closed before."""
+        with self._lock:
+            count, files = self._held.pop(self._path)
+            if count > 1:
+                self._held[self._path] = count - 1, files
+                return
+            for descriptor in files.values():
+                os.close(descriptor)
+
+    def log_index(self) -> bytes | None:
+        """The header of the index of the write-ahead log now: another one after every commit; None where there is no index.
+
+        Source: SQLite, "WAL-mode File Format", section 2.1.
+        """
+        try:
+            return os.pread(self.get("-shm"), _INDEX_HEADER, 0)
+        except OSError:
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A table with row ids: its first page, its columns in order, the one that is the row id, and those that hold reals."""
+
+    root: int
+    columns: tuple[str, ...]
+    row_id: str | None
+    reals: frozenset[str]
 
 
 class Readers:
@@ -56,6 +90,7 @@ class Readers:
     def __init__(self) -> None:
         self._all: list[compiled.Database] = []
         self._free: queue.SimpleQueue[compiled.Database] = queue.SimpleQueue()
+        self._file: compiled.File | None = None
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -70,12 +105,33 @@ class Readers:
             database.execute("select count(*) from sqlite_schema")
             self._free.put(database)
 
+    def open_pages(self, descriptors: Descriptors) -> None:
+        """Read plain tables from the file's pages. To be called while nobody can write.
+
+        The descriptor has to be older than the connections: if the path leads to its file still, it is theirs, too.
+        """
+        with suppress(OSError):
+            self._file = compiled.File(descriptors.get()) if descriptors.same() else None
+
+    def pages(self, table: Stored, wanted: Sequence[str]) -> compiled.Pages | None:
+        """Columns of a table as its pages have them, if they can be read from there."""
+        if self._file is None or not self._file.readable:
+            return None
+        return compiled.Pages(
+            file=self._file,
+            root=table.root,
+            declared=len(table.columns),
+            places=tuple(-1 if name == table.row_id else table.columns.index(name) for name in wanted),
+            reals=tuple(name in table.reals for name in wanted),
+        )
+
     def close(self) -> None:
         """Give all of them back."""
         for database in self._all:
             database.close()
         self._all = []
         self._free = queue.SimpleQueue()
+        self._file = None
 
     def interrupt(self) -> None:
         """Make calls in progress end soon with an error."""
@@ -95,22 +151,22 @@ class Readers:
         return bool(self._all) and not any(take.reals for take in takes)
 
     def read(
-        self, query: str, takes: Sequence[Take], limits: Limits, refuse: Callable[[int], None]
+        self, source: str | compiled.Pages, takes: Sequence[Take], limits: Limits, refuse: Callable[[int], None]
     ) -> Generator[Chunk, None, None]:
-        """The rows of a query."""
+        """The rows of a query, or of pages of which a census was taken."""
         with self._lease() as database:
-            for rows in database.read(query, _types(takes), _forms(takes), limits, refuse, _misfit):
+            for rows in database.read(source, _types(takes), _forms(takes), limits, refuse, _misfit):
                 yield Chunk(batch=rows.batch, values=rows.misfits)
 
-    def census(self, queries: Sequence[str], columns: int) -> tuple[int, list[dict[str, int]]]:
-        """The number of rows, and how many values of each class the columns have, over all of the queries."""
+    def census(self, sources: Sequence[str | compiled.Pages], columns: int) -> tuple[int, list[dict[str, int]]]:
+        """The number of rows, and how many values of each class the columns have, over all of the sources."""
 
-        def one(query: str) -> list[dict[str, int]]:
+        def one(source: str | compiled.Pages) -> list[dict[str, int]]:
             with self._lease() as database:
-                return database.census(query, columns)
+                return database.census(source, columns)
 
         with ThreadPoolExecutor(len(self._all)) as pool:
-            found = list(pool.map(one, queries))
+            found = list(pool.map(one, sources))
         rows = sum(sum(part[0].values()) for part in found)
         return rows, [
             {

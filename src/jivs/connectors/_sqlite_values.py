@@ -96,6 +96,13 @@ def _has_numeric_affinity(type_: str) -> bool:
     return bool(upper) and not any(part in upper for part in ("INT", "CHAR", "CLOB", "TEXT", "BLOB", "REAL", "FLOA", "DOUB"))
 
 
+def has_real_affinity(type_: str) -> bool:
+    """Whether the source stores whole numbers of the column short, as integers, and reads them as reals (section 3.1)."""
+    upper = type_.upper()
+    other = any(part in upper for part in ("INT", "CHAR", "CLOB", "TEXT", "BLOB"))
+    return not other and any(part in upper for part in ("REAL", "FLOA", "DOUB"))
+
+
 def _declared(type_: str) -> Kind:
     """The kind for a column that holds NULLs only (SQLite, Datatypes, section 3.1)."""
     upper = type_.upper()

@@ -7,6 +7,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jivs.connectors import _sqlite_values as values
 from jivs.connectors._sql import Connections, OneByOne, narrow, parse_options, query_listings, refuse_duplicates, single
-from jivs.connectors._sqlite_readers import LogIndex, Readers, misfit_of
+from jivs.connectors._sqlite_readers import Descriptors, Readers, Stored, misfit_of
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import ArchiveType, Column, Fidelity, Kind, Table, TableKind, TableName, assign_fields
@@ -77,6 +78,15 @@ class SQLite:
         return _Session(address, parse_options(Options, address.options, self.kind), limits, request, pace)
 
 
+@dataclass(frozen=True)
+class _Described:
+    """A table, how its columns are made, and its pages, where it is read from them."""
+
+    table: Table
+    takes: list[values.Take]
+    pages: compiled.Pages | None = None
+
+
 class _Session(OneByOne):
     def __init__(self, address: Address, options: Options, limits: Limits, request: Request, pace: Pace) -> None:
         self._address = address
@@ -84,9 +94,9 @@ class _Session(OneByOne):
         self._limits = limits
         self._request = request
         self._pace = pace
-        self._details: dict[TableName, tuple[Table, list[values.Take]]] = {}
+        self._details: dict[TableName, _Described] = {}
         self._compiled = Readers()
-        self._index = LogIndex(self._path)
+        self._descriptors = Descriptors(self._path)
         self._pool: Connections[sqlite3.Connection] = Connections(1, self._connect, lambda connection: connection.close())
 
     @property
@@ -166,16 +176,16 @@ class _Session(OneByOne):
         ]
 
     def describe(self, name: TableName) -> Table:
-        return self._detail(name)[0]
+        return self._detail(name).table
 
-    def _detail(self, name: TableName) -> tuple[Table, list[values.Take]]:
+    def _detail(self, name: TableName) -> _Described:
         if name not in self._details:
             with self._lease() as connection:
                 if name not in self._details:
                     self._details[name] = self._describe(connection, name)
         return self._details[name]
 
-    def _describe(self, connection: sqlite3.Connection, name: TableName) -> tuple[Table, list[values.Take]]:
+    def _describe(self, connection: sqlite3.Connection, name: TableName) -> _Described:
         query = self._request.queries.get(name.name)
         key: tuple[str, ...] = ()
         ddl, kind = query or "", TableKind.QUERY
@@ -199,13 +209,45 @@ class _Session(OneByOne):
             name.name,
         )  # fmt: skip
         kept = narrow(columns, self._request.narrowing, str(name))
-        rows, found = self._census(connection, name, kind, [column.name for column in kept])
+        wanted = [column.name for column in kept]
+        pages = self._pages(connection, name, wanted) if kind is TableKind.TABLE else None
+        try:
+            rows, found = self._census(connection, name, kind, wanted, pages)
+        except compiled.StrangeError:
+            pages = None
+            rows, found = self._census(connection, name, kind, wanted, None)
         typed, takes = values.choose(kept, found)
         table = Table(name=name, kind=kind, columns=assign_fields(typed), primary_key=key, estimated_rows=rows, ddl=ddl)
-        return table, takes
+        return _Described(table, takes, pages if len(takes) == len(wanted) else None)
+
+    def _pages(self, connection: sqlite3.Connection, name: TableName, wanted: Sequence[str]) -> compiled.Pages | None:
+        """A plain table as its pages, if it can be read from them."""
+        if self._request.narrowing.where or not wanted or not self._rowid(connection, name):
+            return None
+        facts = connection.execute("select name, type, pk, hidden from pragma_table_xinfo(?)", (name.name,)).fetchall()
+        if any(hidden for *_, hidden in facts):
+            return None
+        columns = [(values.string(column), values.string(type_)) for column, type_, *_ in facts]
+        key = [(column, type_) for (column, type_), (*_, place, _hidden) in zip(columns, facts, strict=True) if place]
+        indexes = connection.execute("select origin from pragma_index_list(?)", (name.name,)).fetchall()
+        apart = (b"pk",) in indexes  # such a key is no row id
+        root = connection.execute("select rootpage from sqlite_schema where name = ?", (name.name,)).fetchone()[0]
+        stored = Stored(
+            root=root,
+            columns=tuple(column for column, _ in columns),
+            row_id=key[0][0] if len(key) == 1 and key[0][1].upper() == "INTEGER" and not apart else None,
+            reals=frozenset(column for column, type_ in columns if values.has_real_affinity(type_)),
+        )
+        pages = self._compiled.pages(stored, wanted)
+        return replace(pages, largest=self._limits.heavy_row) if pages else None
 
     def _census(
-        self, connection: sqlite3.Connection, name: TableName, kind: TableKind, columns: Sequence[str]
+        self,
+        connection: sqlite3.Connection,
+        name: TableName,
+        kind: TableKind,
+        columns: Sequence[str],
+        pages: compiled.Pages | None,
     ) -> tuple[int, list[dict[str, int]]]:
         """The number of rows, and how many values of each class each column has."""
         if not self._compiled or not columns:
@@ -214,8 +256,10 @@ class _Session(OneByOne):
             return rows, values.census(connection, columns, source)
         listed = ", ".join(map(values.quote, columns))
         parts = self._ranges(connection, name, _CENSUS_ROWS) if kind is TableKind.TABLE else [{}]
-        with self._clear_errors():
-            return self._compiled.census([f"select {listed} {self._from(name, kind, part)}" for part in parts], len(columns))
+        sources: list[str | compiled.Pages] = [
+            f"select {listed} {self._from(name, kind, part)}" if pages is None else _part(pages, part) for part in parts
+        ]
+        return self._compiled.census(sources, len(columns))
 
     # -- the snapshot ---------------------------------------------------------------------------------------------
 
@@ -232,21 +276,24 @@ class _Session(OneByOne):
         if self._pace.rate or not compiled.usable() or self._limits.connections < 3:
             return self._connect()
         many = max(1, min(self._limits.parallel, self._limits.connections - 2))
+        with suppress(OSError):
+            self._descriptors.get()
         first = self._connect()
         wal = bytes(first.execute("pragma journal_mode").fetchone()[0]) == b"wal"
         if not wal:  # nobody can write while the first connection reads
             try:
                 self._compiled.open(self._uri, many)
+                self._compiled.open_pages(self._descriptors)
             except compiled.SqliteError:  # somebody waits to write: the first connection reads alone
                 self._compiled.close()
             return first
         with closing(first):  # it keeps the log and its index in place
             for _ in range(_TRIES):
-                before = self._index.state()
+                before = self._descriptors.log_index()
                 connection = self._connect()
                 with suppress(compiled.SqliteError):
                     self._compiled.open(self._uri, many)
-                    if before is not None and before == self._index.state():
+                    if before is not None and before == self._descriptors.log_index():
                         return connection
                 self._compiled.close()
                 connection.close()
@@ -300,7 +347,7 @@ class _Session(OneByOne):
         return f"from {source}" + (f" where {' and '.join(where)}" if where else "")
 
     def _select(self, table: Table, bounds: Bounds) -> str:
-        takes = self._detail(table.name)[1]
+        takes = self._detail(table.name).takes
         return f"select {', '.join(take.expression for take in takes)} {self._from(table.name, table.kind, bounds)}"
 
     def _refuse_larger(self, table: str, size: int) -> None:
@@ -331,14 +378,16 @@ class _Session(OneByOne):
                 yield rows
 
     def read(self, table: Table, bounds: Bounds) -> Iterator[Chunk]:
-        described, takes = self._detail(table.name)
-        if not described.same_structure(table):
+        detail = self._detail(table.name)
+        takes = detail.takes
+        if not detail.table.same_structure(table):
             raise SchemaChangedError(f"{table.name}: its columns changed since the run was planned. Start a new run.")
         if self._compiled.can_read(takes):
             most = min(self._limits.batch_rows or _MOST_ROWS, _MOST_ROWS)
             limits = BatchLimits(most, self._limits.batch_bytes, self._limits.heavy_row)
             refuse = partial(self._refuse_larger, str(table.name))
-            chunks = self._compiled.read(self._select(table, bounds), takes, limits, refuse)
+            source = self._select(table, bounds) if detail.pages is None else _part(detail.pages, bounds)
+            chunks = self._compiled.read(source, takes, limits, refuse)
             with self._clear_errors(), closing(chunks):
                 yield from chunks
             return
@@ -358,7 +407,7 @@ class _Session(OneByOne):
 
     def fingerprint(self, table: Table, bounds: Bounds) -> Fingerprint:
         """Over the source's values, by a statement of its own: not over the batches that were archived."""
-        takes = self._detail(table.name)[1]
+        takes = self._detail(table.name).takes
         if self._compiled.can_read(takes):
             with self._clear_errors():
                 found = self._compiled.fingerprint(self._select(table, bounds), takes)
@@ -379,7 +428,13 @@ class _Session(OneByOne):
     def close(self) -> None:
         self._pool.close()
         self._compiled.close()
-        self._index.close()
+        self._descriptors.close()
+
+
+def _part(pages: compiled.Pages, bounds: Bounds) -> compiled.Pages:
+    """The rows of a range."""
+    low, high = int(bounds.get("from", pages.low)), int(bounds["to"]) - 1 if "to" in bounds else pages.high
+    return replace(pages, low=low, high=high)
 
 
 CONNECTOR: Connector = SQLite()

@@ -105,7 +105,7 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(_LIBRARY))
     except OSError:
         return None
-    for name in ("builder", "stream", "mysql", "csv", "json"):
+    for name in ("builder", "stream", "mysql", "csv", "json", "tree"):
         getattr(found, f"jivs_{name}_new").restype = ctypes.c_void_p
     for name in ("jivs_builder_rows", "jivs_builder_misfits"):
         getattr(found, name).restype = ctypes.c_int64

@@ -1,13 +1,16 @@
 """SQLite's C interface: rows of a statement to Arrow, a census of classes, and the row hash, compiled.
 
-The library is the one that Python's own module uses; connections are opened here, read-only.
+The library is the one that Python's own module uses; connections are opened here, read-only. Plain tables of files in
+rollback mode are read from their pages, while a connection's read lock keeps writers out.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,13 +38,51 @@ class SqliteError(Exception):
     """The library's error, with its message."""
 
 
+class StrangeError(SqliteError):
+    """Pages that are not as the format says, or hold what only the library reads, like rows older than a column."""
+
+
 class _Cursor(ctypes.Structure):
     _fields_ = (
         ("statement", ctypes.c_void_p),
+        ("walk", ctypes.c_void_p),
         ("standing", ctypes.c_int32),
-        ("code", ctypes.c_int32),
         ("need", ctypes.c_int64),
     )
+
+
+class File:
+    """The pages of a database. Source: SQLite, "Database File Format", section 1.3."""
+
+    def __init__(self, descriptor: int) -> None:
+        """To be looked at under the read lock of a connection. Raises OSError."""
+        self.descriptor = descriptor
+        head = os.pread(descriptor, 100, 0).ljust(100, b"\0")
+        size = int.from_bytes(head[16:18], "big")
+        self.page_size = 65536 if size == 1 else size
+        self.reserved = head[20]
+        self.pages = os.fstat(descriptor).st_size // max(1, self.page_size)
+        rollback, utf8 = head[18:20] == b"\1\1", int.from_bytes(head[56:60], "big") == 1
+        self.readable = head.startswith(b"SQLite format 3\0") and rollback and utf8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pages:
+    """Rows of a table with row ids, from the file's pages.
+
+    ``root``: its first page; ``declared``: how many columns it has; ``places``: which of them are wanted, -1 for the row id;
+    ``reals``: whether whole numbers of a wanted column are reals that were stored short; ``low`` and ``high``: row ids, both
+    included; ``largest``: bytes of a row.
+    """
+
+    file: File
+    root: int
+    declared: int
+    places: tuple[int, ...]
+    reals: tuple[bool, ...]
+    low: int = -(2**63)
+    high: int = 2**63 - 1
+    largest: int = 2**31 - 1
 
 
 @cache
@@ -102,6 +143,35 @@ class Database:
             self._sqlite.sqlite3_close_v2(handle)
 
     @contextmanager
+    def _rows(self, source: str | Pages) -> Iterator[_Cursor]:
+        """A cursor before the rows of a query or of pages."""
+        with self._prepared(source) if isinstance(source, str) else self._walk(source) as cursor:
+            yield cursor
+
+    @contextmanager
+    def _walk(self, pages: Pages) -> Iterator[_Cursor]:
+        file, count = pages.file, len(pages.places)
+        tree = self._compiled.jivs_tree_new(
+            ctypes.c_int(file.descriptor),
+            ctypes.c_uint32(file.page_size),
+            ctypes.c_uint32(file.reserved),
+            ctypes.c_uint32(min(file.pages, 2**32 - 2)),
+            ctypes.c_int32(pages.declared),
+            ctypes.c_int32(count),
+            (ctypes.c_int32 * max(1, count))(*pages.places),
+            (ctypes.c_uint8 * max(1, count))(*pages.reals),
+        )
+        if not tree:
+            raise MemoryError
+        tree = ctypes.c_void_p(tree)
+        try:
+            low, high, largest = map(ctypes.c_int64, (pages.low, pages.high, pages.largest))
+            self._ended(State(self._compiled.jivs_tree_seek(tree, ctypes.c_uint32(pages.root), low, high, largest)))
+            yield _Cursor(None, tree, 0, 0)
+        finally:
+            self._compiled.jivs_tree_free(tree)
+
+    @contextmanager
     def _prepared(self, query: str) -> Iterator[_Cursor]:
         statement = ctypes.c_void_p()
         text = query.encode()
@@ -109,7 +179,7 @@ class Database:
         if code:
             self._raise()
         try:
-            yield _Cursor(statement.value, 0, 0, 0)
+            yield _Cursor(statement.value, None, 0, 0)
         finally:
             self._sqlite.sqlite3_finalize(statement)
 
@@ -123,25 +193,27 @@ class Database:
             self._raise()
         if state is State.NO_MEMORY:
             raise MemoryError
+        if state is State.STRANGE:
+            raise StrangeError("database disk image is malformed, or cannot be read")
 
-    def census(self, query: str, columns: int) -> list[dict[str, int]]:
-        """How many values of each class each column of the query has."""
+    def census(self, source: str | Pages, columns: int) -> list[dict[str, int]]:
+        """How many values of each class each column has. Raises SqliteError; StrangeError where only the library reads."""
         counts = (ctypes.c_int64 * max(1, 5 * columns))()
-        with self._prepared(query) as cursor:
+        with self._rows(source) as cursor:
             count = ctypes.c_int32(columns)
             self._ended(State(self._compiled.jivs_sqlite_census(ctypes.byref(cursor), self._table, count, counts)))
         return [{name: counts[5 * column + number] for number, name in enumerate(CLASSES)} for column in range(columns)]
 
     def read(
         self,
-        query: str,
+        source: str | Pages,
         types: Sequence[ArchiveType],
         forms: Sequence[Form],
         limits: Limits,
         check: Callable[[int], None],
         misfit: Callable[[int, int, str, bytes], QuarantinedValue],
     ) -> Iterator[Decoded]:
-        """The rows of a query in batches within the limits.
+        """The rows of a query, or of pages of which a census was taken, in batches within the limits.
 
         ``check`` is called with the size of a row above ``limits.heavy``; it may raise. ``misfit`` makes the record of a
         value of another class than its column's, from row, column, class and bytes (of a number: 8, as the machine
@@ -150,7 +222,7 @@ class Database:
         builder = Builder(types, forms)
         heavy = limits.heavy
         try:
-            with self._prepared(query) as cursor:
+            with self._rows(source) as cursor:
                 while True:
                     state = State(
                         self._compiled.jivs_sqlite_read(
@@ -187,5 +259,7 @@ class Database:
                     ctypes.byref(total),
                 )
             )
+            if state is State.STRANGE:
+                return None
             self._ended(state)
-        return None if state is State.STRANGE else Fingerprint.of(rows.value, total.value)
+        return Fingerprint.of(rows.value, total.value)

@@ -2,8 +2,8 @@
    Source: SQLite, "C-language Interface Specification": Result Values From A Query. */
 #include "canonical.h"
 #include "jivs.h"
+#include "tree.h"
 
-enum class { INTEGER_CLASS = 1, REAL_CLASS = 2, TEXT_CLASS = 3, BLOB_CLASS = 4, NULL_CLASS = 5 };
 enum { SQLITE_ROW = 100, SQLITE_DONE = 101 };
 
 /* A value is asked for once and then looked at: each call on the statement itself costs a check of its own. The connection
@@ -19,19 +19,48 @@ typedef struct {
     int (*length)(void *value);
 } functions;
 
-/* A statement being stepped. */
+/* A statement being stepped, or a walk over the file's own pages. */
 typedef struct {
     void *statement;
+    tree *walk;       /* NULL: the statement counts */
     int32_t standing; /* on a row that was not decoded yet */
-    int32_t code;     /* the last result code, if it is an error */
     int64_t need;     /* bytes of a row that was too heavy */
 } cursor;
 
-static const uint8_t *bytes_of(const functions *f, void *given, int class, int64_t *length) {
+/* Go to a row. MORE: there it is. END, STRANGE, NO_MEMORY, or ASIDE: the library has an error. */
+static int next_row(cursor *c, const functions *f) {
+    if (c->standing) return MORE;
+    int state;
+    if (c->walk != NULL) {
+        state = tree_next(c->walk);
+    } else {
+        int code = f->step(c->statement);
+        state = code == SQLITE_ROW ? MORE : code == SQLITE_DONE ? END : ASIDE;
+    }
+    c->standing = state == MORE;
+    return state;
+}
+
+/* A value of the row: its class, and the length of a text or blob. MORE, STRANGE, NO_MEMORY. */
+static inline int look(const cursor *c, const functions *f, int32_t column, item *out) {
+    out->given = NULL;
+    if (c->walk != NULL) return tree_item(c->walk, column, out);
+    out->given = f->value(c->statement, column);
+    out->class = f->type(out->given);
+    if (out->class == TEXT_CLASS || out->class == BLOB_CLASS) out->length = f->length(out->given);
+    return MORE;
+}
+
+/* The rest of what `look` found. 0: no memory. */
+static inline int fetch(const functions *f, item *i) {
+    if (i->given == NULL) return 1;
+    if (i->class == INTEGER_CLASS) i->integer = f->integer(i->given);
+    if (i->class == REAL_CLASS) i->real = f->real(i->given);
+    if (i->class != TEXT_CLASS && i->class != BLOB_CLASS) return 1;
     /* The pointer first: asking for it may convert the value, and the length is that of the converted one. */
-    const uint8_t *data = class == TEXT_CLASS ? f->text(given) : f->blob(given);
-    *length = f->length(given);
-    return data;
+    i->data = i->class == TEXT_CLASS ? f->text(i->given) : f->blob(i->given);
+    i->length = f->length(i->given);
+    return i->data != NULL || (i->length == 0 && i->class == BLOB_CLASS);
 }
 
 static int put_hex(builder *b, int32_t index, const uint8_t *data, int64_t length) {
@@ -56,131 +85,108 @@ static int put_digits(builder *b, int32_t index, int64_t value) {
 }
 
 /* A value of another class than its column's: its class and its bytes. */
-static int other_class(builder *b, int32_t index, const functions *f, void *given, int class) {
-    uint8_t head[9] = {(uint8_t)class};
-    int64_t length, value;
-    double real;
-    if (class == INTEGER_CLASS) {
-        value = f->integer(given);
-        memcpy(head + 1, &value, 8);
-    } else if (class == REAL_CLASS) {
-        real = f->real(given);
-        memcpy(head + 1, &real, 8);
-    } else {
-        const uint8_t *data = bytes_of(f, given, class, &length);
-        uint8_t *copy = malloc((size_t)length + 1);
-        if (copy == NULL || (data == NULL && length)) {
-            free(copy);
-            return 0;
-        }
-        copy[0] = (uint8_t)class;
-        if (length) memcpy(copy + 1, data, (size_t)length);
-        int done = put_misfit(b, index, OTHER_CLASS, copy, length + 1);
-        free(copy);
-        return done;
+static int other_class(builder *b, int32_t index, const item *i) {
+    uint8_t head[9] = {(uint8_t)i->class};
+    if (i->class == INTEGER_CLASS || i->class == REAL_CLASS) {
+        memcpy(head + 1, i->class == INTEGER_CLASS ? (const void *)&i->integer : (const void *)&i->real, 8);
+        return put_misfit(b, index, OTHER_CLASS, head, 9);
     }
-    return put_misfit(b, index, OTHER_CLASS, head, 9);
+    uint8_t *copy = malloc((size_t)i->length + 1);
+    if (copy == NULL) return 0;
+    copy[0] = (uint8_t)i->class;
+    if (i->length) memcpy(copy + 1, i->data, (size_t)i->length);
+    int done = put_misfit(b, index, OTHER_CLASS, copy, i->length + 1);
+    free(copy);
+    return done;
 }
 
-/* Whether a value of a numeric column is an integer that is a double too. */
-static int whole(int form, int class, const functions *f, void *given) {
-    if (form != NUMERIC || class != INTEGER_CLASS) return 0;
-    int64_t number = f->integer(given);
-    return number >= -((int64_t)1 << 53) && number <= (int64_t)1 << 53;
+/* As a double, an integer of a numeric column that is one too. */
+static inline void widen(int form, item *i) {
+    const int64_t most = (int64_t)1 << 53;
+    if (form != NUMERIC || i->class != INTEGER_CLASS || i->integer < -most || i->integer > most) return;
+    i->class = REAL_CLASS;
+    i->real = (double)i->integer;
 }
 
-static int value(builder *b, int32_t index, const functions *f, void *given, int class) {
+static int put_item(builder *b, int32_t index, item *i) {
     column *c = &b->columns[index];
-    int64_t length;
     int any = c->spec.form == ANY_CLASS, kind = c->spec.kind;
-    if (class == NULL_CLASS) return set_null(b, index);
-    if (class == INTEGER_CLASS && (kind == INT64 || any)) {
-        int64_t number = f->integer(given);
-        if (any) return put_digits(b, index, number);
-        put8(c, b->rows, (uint64_t)number);
+    if (i->class == NULL_CLASS) return set_null(b, index);
+    if (kind == DOUBLE) widen(c->spec.form, i);
+    if (i->class == INTEGER_CLASS && any) return put_digits(b, index, i->integer);
+    if (i->class == INTEGER_CLASS && kind == INT64) {
+        put8(c, b->rows, (uint64_t)i->integer);
         return 1;
     }
-    if (kind == DOUBLE && (class == REAL_CLASS || whole(c->spec.form, class, f, given))) {
-        double real = f->real(given);
-        memcpy(c->values + 8 * b->rows, &real, 8);
+    if (i->class == REAL_CLASS && kind == DOUBLE) {
+        memcpy(c->values + 8 * b->rows, &i->real, 8);
         return 1;
     }
-    if ((class == TEXT_CLASS && kind == TEXT) || (class == BLOB_CLASS && (kind == BINARY || any))) {
-        const uint8_t *data = bytes_of(f, given, class, &length);
-        if (data == NULL && (length || class == TEXT_CLASS)) return 0;
-        if (class == TEXT_CLASS) return put_text(b, index, data, length);
-        return any ? put_hex(b, index, data, length) : put_bytes(b, index, data, length);
-    }
-    return other_class(b, index, f, given, class);
+    if (i->class == TEXT_CLASS && kind == TEXT) return put_text(b, index, i->data, i->length);
+    if (i->class == BLOB_CLASS && any) return put_hex(b, index, i->data, i->length);
+    if (i->class == BLOB_CLASS && kind == BINARY) return put_bytes(b, index, i->data, i->length);
+    return other_class(b, index, i);
 }
 
-/* Step on to a row. SQLITE_ROW, SQLITE_DONE, or the error's code, which is kept. */
-static int step(cursor *c, const functions *f) {
-    if (c->standing) return SQLITE_ROW;
-    int code = f->step(c->statement);
-    if (code != SQLITE_ROW && code != SQLITE_DONE) c->code = code;
-    c->standing = code == SQLITE_ROW;
-    return code;
-}
+static inline int64_t weight(const item *i) { return i->class == TEXT_CLASS || i->class == BLOB_CLASS ? i->length : 0; }
 
-/* Rows until the batch is full. FULL, HEAVY, END, NO_MEMORY, or ASIDE: the library has an error. */
+/* Rows until the batch is full. FULL, HEAVY, END, NO_MEMORY; STRANGE: only the library can read on; ASIDE: it has an error. */
 int jivs_sqlite_read(cursor *c, const functions *f, builder *b, const batch_limits *limits) {
+    item i;
     for (;;) {
         if (b->rows >= limits->rows || b->bytes >= limits->bytes) return FULL;
-        int code = step(c, f);
-        if (code == SQLITE_DONE) return END;
-        if (code != SQLITE_ROW) return ASIDE;
+        int state = next_row(c, f);
+        if (state != MORE) return state;
         int64_t before = b->bytes;
         if (!reserve_row(b)) return NO_MEMORY;
-        for (int32_t i = 0; i < b->count; i++) {
-            void *given = f->value(c->statement, i);
-            int class = f->type(given);
-            b->at = i;
-            if ((class == TEXT_CLASS || class == BLOB_CLASS) && b->bytes - before + f->length(given) > limits->heavy) {
-                c->need = b->bytes - before + b->fixed;
-                for (int32_t j = i; j < b->count; j++) {
-                    given = f->value(c->statement, j);
-                    class = f->type(given);
-                    if (class == TEXT_CLASS || class == BLOB_CLASS) c->need += f->length(given);
-                }
-                undo_row(b, i);
-                return HEAVY;
+        for (int32_t column = 0; column < b->count; column++) {
+            b->at = column;
+            if ((state = look(c, f, column, &i)) != MORE) {
+                undo_row(b, column);
+                return state;
             }
-            if (!value(b, i, f, given, class)) return NO_MEMORY;
+            if (weight(&i) && b->bytes - before + i.length > limits->heavy) {
+                c->need = b->bytes - before + b->fixed;
+                for (int32_t rest = column; rest < b->count; rest++) {
+                    if ((state = look(c, f, rest, &i)) != MORE) break;
+                    c->need += weight(&i);
+                }
+                undo_row(b, column);
+                return state == MORE ? HEAVY : state;
+            }
+            if (!fetch(f, &i) || !put_item(b, column, &i)) return NO_MEMORY;
         }
         end_row(b);
         c->standing = 0;
     }
 }
 
-/* How many values of each class each column has: counts[5 * column + class - 1]. END or ASIDE. */
+/* How many values of each class each column has: counts[5 * column + class - 1]. END, ASIDE, STRANGE, NO_MEMORY. */
 int jivs_sqlite_census(cursor *c, const functions *f, int32_t columns, int64_t *counts) {
     for (;;) {
-        int code = step(c, f);
-        if (code != SQLITE_ROW) return code == SQLITE_DONE ? END : ASIDE;
-        for (int32_t i = 0; i < columns; i++) {
-            int class = f->type(f->value(c->statement, i));
-            if (class >= 1 && class <= 5) counts[5 * i + class - 1]++;
+        int state = next_row(c, f);
+        if (state != MORE) return state;
+        for (int32_t column = 0; column < columns; column++) {
+            int class;
+            if (c->walk == NULL)
+                class = f->type(f->value(c->statement, column));
+            else if ((state = tree_class(c->walk, column, &class)) != MORE)
+                return state;
+            if (class >= 1 && class <= 5) counts[5 * column + class - 1]++;
         }
         c->standing = 0;
     }
 }
 
-static int line_value(line *l, const functions *f, void *statement, int column, int kind, int form) {
-    void *given = f->value(statement, column);
-    int class = f->type(given), any = form == ANY_CLASS;
-    int64_t length;
-    if (class == NULL_CLASS) return line_null(l);
-    if (class == INTEGER_CLASS && (kind == INT64 || any)) return line_integer(l, f->integer(given));
-    if (kind == DOUBLE && (class == REAL_CLASS || whole(form, class, f, given))) return line_double(l, f->real(given));
-    if (class == TEXT_CLASS && kind == TEXT) {
-        const uint8_t *data = bytes_of(f, given, class, &length);
-        return data != NULL && line_bytes(l, data, length);
-    }
-    if (class == BLOB_CLASS && (kind == BINARY || any)) {
-        const uint8_t *data = bytes_of(f, given, class, &length);
-        return (data != NULL || length == 0) && line_hex(l, data, length);
-    }
+/* A value into the text of its row. 0: no memory; -1: of another class than its column. */
+static int line_item(line *l, item *i, int kind, int form) {
+    int any = form == ANY_CLASS;
+    if (i->class == NULL_CLASS) return line_null(l);
+    if (kind == DOUBLE) widen(form, i);
+    if (i->class == INTEGER_CLASS && (kind == INT64 || any)) return line_integer(l, i->integer);
+    if (i->class == REAL_CLASS && kind == DOUBLE) return line_double(l, i->real);
+    if (i->class == TEXT_CLASS && kind == TEXT) return line_bytes(l, i->data, i->length);
+    if (i->class == BLOB_CLASS && (kind == BINARY || any)) return line_hex(l, i->data, i->length);
     return -1;
 }
 
@@ -190,22 +196,20 @@ int jivs_sqlite_hash(cursor *c, const functions *f, int32_t columns, const colum
     line lines[LANES] = {{0}};
     uint64_t hashes[LANES];
     int state = MORE;
+    item given;
     *rows = 0;
     *sum = 0;
     while (state == MORE) {
         int here = 0;
-        for (; here < LANES && state == MORE; here++) {
-            int code = step(c, f);
-            if (code != SQLITE_ROW) {
-                state = code == SQLITE_DONE ? END : ASIDE;
-                break;
-            }
+        for (; here < LANES && (state = next_row(c, f)) == MORE; here++) {
             lines[here].used = 0;
             for (int32_t i = 0; i < columns && state == MORE; i++) {
-                int done = line_value(&lines[here], f, c->statement, i, specs[i].kind, specs[i].form);
+                if ((state = look(c, f, i, &given)) != MORE) break;
+                int done = fetch(f, &given) ? line_item(&lines[here], &given, specs[i].kind, specs[i].form) : 0;
                 if (done <= 0) state = done ? STRANGE : NO_MEMORY;
             }
             if (state == MORE && !line_end(&lines[here])) state = NO_MEMORY;
+            if (state != MORE) break;
             c->standing = 0;
         }
         if (state != MORE && state != END) break;
