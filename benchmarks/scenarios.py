@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,23 @@ def postgres(server: PostgresServer, scale: float, tables: int) -> list[Scenario
         Scenario(name="postgresql-one", title="PostgreSQL, a table of one row", table="public.one", rivals=main_rivals, expected=(1, 1),
                  **given),
     ]  # fmt: skip
+
+
+def tenfold(lineitem: Scenario) -> Scenario:
+    """The same table ten times as long; makes it."""
+    with psycopg.connect(lineitem.url, autocommit=True) as connection:
+        connection.execute("create table lineitem_10 as select l.* from generate_series(1, 10) g cross join lineitem l")
+        connection.execute("vacuum analyze lineitem_10")
+        sums = connection.execute(f"select {SUMS} from lineitem_10").fetchall()[0]
+    return replace(
+        lineitem,
+        name="postgresql-tenfold",
+        title=f"PostgreSQL, `lineitem` ten times over: {sums[0]:,} rows of 16 columns",
+        table="public.lineitem_10",
+        rivals=("DuckDB 1.5.5",),
+        levels=("none",),
+        expected=sums,
+    )
 
 
 def mariadb(server: MariaServer, scale: float) -> list[Scenario]:
