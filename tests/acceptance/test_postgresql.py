@@ -455,3 +455,13 @@ def test_a_broken_small_table_harms_no_other(pg: str, run: Run, tmp_path: Path) 
     assert {item.table.name: item.verdict for item in outcome.tables} == {
         **{f"t{n}": "verified" for n in range(5)}, "u": "verified", "t2v": "failed",
     }  # fmt: skip
+
+
+def test_parts_are_sized_with_what_rows_keep_aside(pg: str, run: Run, tmp_path: Path) -> None:
+    """600 rows of 100 kB lie on a few pages of the table itself; as one part they could be resumed as a whole only."""
+    make(pg, "create table t (id int, body text)", "alter table t alter body set storage external")
+    make(pg, "insert into t select g, repeat('x', 100000) from generate_series(1, 600) g")
+    outcome = run(pg, partition_bytes=16 << 20)
+    assert outcome.complete
+    parts = {segment["partition"] for segment in archives.table(tmp_path / "archive", "t")["segments"]}
+    assert len(parts) >= 4

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 
 from jivs.domain.plan import Level
@@ -254,3 +255,47 @@ def test_two_runs_publish_at_once(pg: str, run: Run, app: App, tmp_path: Path) -
     run(pg, tables=("b",), level=Level.COUNT)
     assert archives.strays(tmp_path / "archive") == set()
     assert archives.independent(tmp_path / "archive") == 0
+
+
+def fill_one_part(url: str) -> None:
+    """A table of one part whose last pages are heavy."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create table a (id int primary key, t text)")
+        connection.execute("alter table a alter t set storage external")
+        connection.execute(f"insert into a select g, repeat('x', 100) from generate_series(1, {ROWS}) g")
+        connection.execute(f"insert into a select {ROWS} + g, repeat('y', 50000) from generate_series(1, 600) g")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_readers_without_work_share_a_heavy_part(pg: str, run: Run, tmp_path: Path, cut: bool) -> None:
+    """Also when the server ends the connections of one that helps."""
+    fill_one_part(pg)
+    seen: set[str] = set()
+    ended = threading.Event()
+
+    def pause(step: str) -> None:
+        if step != "batch":
+            return
+        seen.add(threading.current_thread().name)
+        if cut and len(seen) > 1 and not ended.is_set():
+            ended.set()
+            with psycopg.connect(pg, autocommit=True) as connection:
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where query like 'copy%' and pid <> pg_backend_pid()"
+                )
+
+    outcome = run(pg, limits={"parallel": 4, "batch_rows": 500}, partition_bytes=1 << 40, pause=pause)
+    assert outcome.complete
+    assert len(seen) > 1
+    assert ended.is_set() is cut
+    assert outcome.tables[0].archived == ROWS + 600
+    read = archives.rows(tmp_path / "archive", "a")
+    assert sorted(read.column("id").to_pylist()) == list(range(1, ROWS + 601))
+    assert archives.verdict(tmp_path / "archive", source=pg).sound
+    assert archives.strays(tmp_path / "archive") == set()
+    files = [
+        pq.read_metadata(tmp_path / "archive" / segment["path"])
+        for segment in archives.table(tmp_path / "archive", "a")["segments"]
+    ]
+    assert len({file.metadata[b"jivs.ordinal"] for file in files}) == len(files)
+    assert cut or len(files) > 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +138,10 @@ class SegmentWriter:
         columns: Sequence[Column],
         key: Sequence[str],
         limits: Limits,
+        ordinals: Iterator[int] | None = None,
     ) -> None:
+        """``ordinals``: numbers for the segments, where several writers share a partition."""
+        self._ordinals = itertools.count() if ordinals is None else ordinals
         self._store = store
         self._source = source
         self._partition = partition
@@ -197,11 +201,16 @@ class SegmentWriter:
         else:
             current.rejected_bytes += sum(len(row.original) for row in rows)
 
-    def finish(self) -> None:
+    def finish(self, least: int = 1) -> None:
         """Write what is pending. Every table gets at least one segment, so that its columns can be read by anyone."""
-        if self._open is not None or not self.segments:
+        if self._open is not None or len(self.segments) < least:
             self._segment()
             self._close_segment()
+
+    def absorb(self, other: SegmentWriter) -> None:
+        """Add what another writer of the same partition has finished."""
+        self.segments += other.segments
+        self.quarantine += other.quarantine
 
     def abandon(self) -> None:
         """Discard the unfinished segment."""
@@ -224,7 +233,7 @@ class SegmentWriter:
                 "jivs.run": self._run_id,
                 "jivs.partition": self._partition.id,
                 "jivs.epoch": str(self._epoch),
-                "jivs.ordinal": str(len(self.segments)),
+                "jivs.ordinal": str(next(self._ordinals)),
                 "jivs.bounds": json.dumps(self._partition.bounds, sort_keys=True),
             }
             schema = pa.schema([*self._base, *self._companions], metadata=footer)

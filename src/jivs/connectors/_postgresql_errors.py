@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import select
+from typing import TYPE_CHECKING, Any
 
 from jivs.connectors._sql import redact
 from jivs.domain.source import Address
@@ -69,3 +70,12 @@ def translated(error: psycopg.Error, address: Address) -> JivsError:
     if error.sqlstate is None or error.sqlstate[:2] in {"08", "57", "53", "58"}:
         return UnreachableError(f"{where} broke off: {message}. Try again, with --resume.")
     return FatalError(f"{where}: {message} (SQLSTATE {error.sqlstate}).")
+
+
+def is_silent(connection: Any) -> bool:
+    """Whether an idle connection has nothing to say. A server that ends it, or a wire that is cut, says so at once."""
+    if connection.closed:
+        return False
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    return not waiting.poll(0)

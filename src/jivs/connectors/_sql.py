@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from jivs.domain.plan import Bounds
 from jivs.domain.schema import Column, Table, TableKind, TableName
 from jivs.errors import SnapshotLostError, UsageError
 from jivs.ports.connector import Chunk, Listing, Narrowing, Request
@@ -23,13 +25,21 @@ Model = TypeVar("Model", bound=BaseModel)
 class Connections(Generic[Connection]):
     """At most ``most`` connections at once; ``lease`` waits for a free one, opens one, or gives an idle one again.
 
-    A connection whose user raised an error is closed, not given again. ``fixed``: only adopted connections are used, for
-    none can join their snapshot; when the last of them is lost, SnapshotLostError is raised.
+    A connection whose user raised an error is closed, not given again; nor is an idle one that is not ``alive``. ``fixed``:
+    only adopted connections are used, for none can join their snapshot; when the last of them is lost, SnapshotLostError is
+    raised.
     """
 
     def __init__(
-        self, most: int, opener: Callable[[], Connection], closer: Callable[[Connection], None], *, fixed: bool = False
+        self,
+        most: int,
+        opener: Callable[[], Connection],
+        closer: Callable[[Connection], None],
+        *,
+        fixed: bool = False,
+        alive: Callable[[Connection], bool] = lambda _: True,
     ) -> None:
+        self._alive = alive
         self._slots = threading.Semaphore(max(1, most))
         self._opener = opener
         self._closer = closer
@@ -53,9 +63,10 @@ class Connections(Generic[Connection]):
     def _take(self) -> Connection:
         while not self._slots.acquire(timeout=_POLL_SECONDS):
             self._require_survivors()
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
+        while (idle := self._pop()) is not None:
+            if self._alive(idle):
+                return idle
+            self._forget(idle)
         try:
             self._require_survivors()
             connection = self._opener()
@@ -65,6 +76,10 @@ class Connections(Generic[Connection]):
         with self._lock:
             self._all.append(connection)
         return connection
+
+    def _pop(self) -> Connection | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
 
     def _require_survivors(self) -> None:
         if self._fixed and not self._all:
@@ -98,11 +113,14 @@ class Connections(Generic[Connection]):
             self._closer(connection)
         self._slots.release()
 
-    def _drop(self, connection: Connection) -> None:
+    def _forget(self, connection: Connection) -> None:
         with self._lock:
             if connection in self._all:
                 self._all.remove(connection)
         self._closer(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        self._forget(connection)
         if not self._fixed:
             self._slots.release()
 
@@ -186,8 +204,20 @@ def even_edges(low: int, beyond: int, target: int, rows_in: Callable[[int, int],
     return edges
 
 
+SLICES = 8
+"""Into how many slices a part is cut, at most."""
+
+
 class OneByOne:
-    """What a session does with several small tables, for sources where doing them together gains nothing."""
+    """What a session does where nothing better is known: small tables one by one, even slices of ranges of integers."""
+
+    def slices(self, table: Table, bounds: Bounds) -> Sequence[Bounds]:  # noqa: ARG002 - the bounds say it all
+        """Ranges of equal width; a part that is open at an end stays whole."""
+        if "from" not in bounds or "to" not in bounds:
+            return [bounds]
+        low, high = int(bounds["from"]), int(bounds["to"])
+        edges = sorted({low, high, *(low + (high - low) * index // SLICES for index in range(1, SLICES))})
+        return [{**bounds, "from": first, "to": beyond} for first, beyond in pairwise(edges)] or [bounds]
 
     def prepare(self, names: Sequence[TableName]) -> None:
         """Nothing to fetch ahead."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from jivs.connectors import _postgresql_catalog as catalog
 from jivs.connectors import _postgresql_errors as clear
+from jivs.connectors import _postgresql_parts as parts
 from jivs.connectors import _postgresql_raw as untranslatable
 from jivs.connectors import _postgresql_small as small
 from jivs.connectors import _postgresql_types as types
@@ -39,7 +40,6 @@ from jivs.transfer.conform import conform
 from jivs.wire import pgcopy
 from jivs.wire.rowhash import RowHasher
 
-_PAGE = 8192
 _MOST_LOCKS = 3000
 _LOCKED = frozenset({TableKind.TABLE, TableKind.PARTITIONED, TableKind.VIEW})
 _WITH_CTID = frozenset({TableKind.TABLE, TableKind.MATERIALIZED_VIEW})
@@ -83,11 +83,12 @@ class _Session(OneByOne):
         self._locked: frozenset[TableName] = frozenset()
         self._raw: set[TableName] = set()
         self._kinds: dict[TableName, TableKind] = {}
+        self._pages: dict[tuple[str | None, str | None, TableName], int] = {}  # of heaps
         self._describing = threading.Lock()
         self._readers = self._pool(max(1, limits.connections))
 
     def _pool(self, most: int) -> Connections[Any]:
-        return Connections(most, self._reader, lambda connection: connection.close())
+        return Connections(most, self._reader, lambda connection: connection.close(), alive=clear.is_silent)
 
     # -- connections ----------------------------------------------------------------------------------------------
 
@@ -301,12 +302,11 @@ class _Session(OneByOne):
         whole: list[Bounds] = [{}]
         if self._request.narrowing.where and table.kind is TableKind.QUERY:
             return whole
-        pages = max(1, target_bytes // _PAGE)
         with self._lease() as connection:
-            if table.kind in _WITH_CTID and 0 <= table.estimated_bytes <= target_bytes:
-                return whole
             if table.kind in _WITH_CTID:
-                return self._ranges(connection, qualified(table.name), pages, {})
+                if 0 <= table.estimated_bytes <= min(target_bytes, parts.WORTH_SLICING):
+                    return whole
+                return self._ranges(connection, table, qualified(table.name), target_bytes, {})
             if table.kind is not TableKind.PARTITIONED:
                 return whole
             oid = self._detail(table.name)[2]
@@ -317,22 +317,21 @@ class _Session(OneByOne):
             for schema, name, kind, _ in leaves:
                 leaf = {"schema": schema, "leaf": name}
                 if kind == "r":
-                    found += self._ranges(connection, f"{quote(schema)}.{quote(name)}", pages, leaf)
+                    found += self._ranges(connection, table, f"{quote(schema)}.{quote(name)}", target_bytes, leaf)
                 elif kind == "f":
                     found.append(leaf)
         return found
 
-    def _ranges(self, connection: Any, name: str, pages: int, leaf: Bounds) -> list[Bounds]:
-        """ctid ranges that tile the table: the first open below, the last open above."""
-        if self._version < 140000:
-            return [dict(leaf)]
-        size = connection.execute("select pg_relation_size(%s::regclass) / %s", (name, _PAGE)).fetchone()[0]
-        count = max(1, -(-size // pages))
-        edges = [size * index // count for index in range(1, count)]
-        return [
-            {**leaf, **({"from": low} if low is not None else {}), **({"to": high} if high is not None else {})}
-            for low, high in zip([None, *edges], [*edges, None], strict=True)
-        ]
+    def _ranges(self, connection: Any, table: Table, name: str, target_bytes: int, leaf: Bounds) -> list[Bounds]:
+        if self._version < parts.RANGES_SINCE:
+            return [leaf]
+        pages, found = parts.ranges(connection, name, target_bytes, leaf)
+        self._pages[leaf.get("schema"), leaf.get("leaf"), table.name] = pages
+        return found
+
+    def slices(self, table: Table, bounds: Bounds) -> Sequence[Bounds]:
+        pages = bounds.get("to") or self._pages.get((bounds.get("schema"), bounds.get("leaf"), table.name))
+        return parts.slices(bounds, int(pages)) if pages else [bounds]
 
     def _from(self, table: Table, bounds: Bounds) -> str:
         """The FROM clause of a part of a table, with its WHERE."""

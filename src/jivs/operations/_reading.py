@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import threading
 import time
@@ -36,6 +37,7 @@ from jivs.errors import (
     TransientError,
     UserError,
 )
+from jivs.operations._sharing import Offers, Share, Take
 from jivs.operations._small import Later, groups, names
 from jivs.operations.job import ExtractJob, Progress
 from jivs.ports.app import App
@@ -72,6 +74,7 @@ class Reading:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _held: dict[str, int] = field(default_factory=dict)
     _counts: dict[TableName, Future[int]] = field(default_factory=dict)
+    _offers: Offers = field(default_factory=Offers)
 
     def run(self, readers: int) -> None:
         """Read all partitions that are not finished. Raises what stopped the run as a whole."""
@@ -110,15 +113,20 @@ class Reading:
     def _loop(self) -> None:
         while self.fatal is None and not self.job.stop.is_set():
             try:
-                step = self.app.catalog().claim_step(self.plan.run_id, self.app.owner, LEASE_SECONDS)
-                if step is None:
+                with self._offers.at_work() as share:
+                    step = self.app.catalog().claim_step(self.plan.run_id, self.app.owner, LEASE_SECONDS)
+                    if step is not None:
+                        self._held[step.partition] = step.epoch
+                        try:
+                            self._step(step, share)
+                        finally:
+                            self._held.pop(step.partition, None)
+                        continue
+                other = self._offers.wait()
+                if other is None:
                     self._count_ahead()
                     return
-                self._held[step.partition] = step.epoch
-                try:
-                    self._step(step)
-                finally:
-                    self._held.pop(step.partition, None)
+                other.help()
             except BaseException as error:
                 self._stop(error)
                 return
@@ -146,15 +154,15 @@ class Reading:
 
     # -- one partition --------------------------------------------------------------------------------------------
 
-    def _step(self, step: Step) -> None:
+    def _step(self, step: Step, share: Share) -> None:
         group = self._groups[step.partition]
         if len(group) == 1 or not self._read_small(step, group):
             for partition in group:
                 if partition.id in self.parts or partition.table in self.failed:
                     continue
-                error = self._one(partition, step.epoch)
+                error = self._one(partition, step.epoch, share)
                 if len(group) > 1 and isinstance(error, TransientError) and not self._stops(error):
-                    error = self._one(partition, step.epoch)  # the attempts of a group are not those of one table
+                    error = self._one(partition, step.epoch, share)  # the attempts of a group are not those of one table
                 if error is not None and not self._gives_up(partition, step, error):
                     return
         self._held.pop(step.partition, None)
@@ -165,12 +173,12 @@ class Reading:
         if not self.app.catalog().complete_step(self.plan.run_id, step.partition, step.epoch, rows):
             raise FencedError(f"Partition {step.partition} has another owner now.")
 
-    def _one(self, partition: Partition, epoch: int) -> JivsError | None:
+    def _one(self, partition: Partition, epoch: int, share: Share) -> JivsError | None:
         """Read, prove and record a partition. What went wrong, if anything did."""
         plan = self._tables[partition.table]
         began = time.monotonic()
         try:
-            part = self._read(plan, partition, epoch)
+            part = self._read(plan, partition, epoch, share)
             runs.record(self.store, self.plan.run_id, part)
             self.pause("part recorded")
             self._finished(part, time.monotonic() - began)
@@ -271,7 +279,9 @@ class Reading:
 
     # -- one partition --------------------------------------------------------------------------------------------
 
-    def _writer(self, plan: TablePlan, partition: Partition, epoch: int, store: SegmentStore) -> SegmentWriter:
+    def _writer(
+        self, plan: TablePlan, partition: Partition, epoch: int, store: SegmentStore, ordinals: Iterator[int] | None = None
+    ) -> SegmentWriter:
         return SegmentWriter(
             store=store,
             source=self.plan.source,
@@ -281,19 +291,38 @@ class Reading:
             columns=plan.table.columns,
             key=plan.table.primary_key,
             limits=self.job.limits,
+            ordinals=ordinals,
         )
 
-    def _read(self, plan: TablePlan, partition: Partition, epoch: int) -> Part:
+    def _read(self, plan: TablePlan, partition: Partition, epoch: int, share: Share) -> Part:
+        """Read a partition slice by slice, together with readers that have nothing else to do."""
         full = self.job.level is Level.FULL and bool(plan.table.columns)
-        writer = self._writer(plan, partition, epoch, self.store)
+        ordinals = itertools.count()
+
+        def drain(take: Take, *, least: int = 0) -> SegmentWriter:
+            writer = self._writer(plan, partition, epoch, self.store, ordinals)
+            hasher = RowHasher(plan.table.columns) if full else None
+            try:
+                while (bounds := take()) is not None:
+                    with _closed(self.session.read(plan.table, bounds)) as chunks:
+                        for chunk in chunks:
+                            self._add(plan, writer, hasher, chunk, share)
+                writer.finish(least)
+            finally:
+                writer.abandon()
+            self.pause("segments written")
+            return writer
+
         try:
-            hasher = RowHasher(plan.table.columns)
-            self._stream(plan, partition, writer, hasher if full else None)
-            archived = self._read_back(plan, partition, writer, hasher) if full else None
+            share.offer(self.session.slices(plan.table, partition.bounds), drain)
+            writer = drain(share.first, least=1)
+            for other in share.joined():
+                writer.absorb(other)
+            archived = self._read_back(plan, partition, writer, RowHasher(plan.table.columns)) if full else None
         except OSError as error:
             raise _disk_error(self.store, error) from error
         finally:
-            writer.abandon()
+            share.cancel()
         source = self.session.fingerprint(plan.table, partition.bounds) if full else None
         return self._part(plan, partition, epoch, writer, source, archived)
 
@@ -319,15 +348,10 @@ class Reading:
             source_rows=source.rows if source is not None else -1,
         )
 
-    def _stream(self, plan: TablePlan, partition: Partition, writer: SegmentWriter, hasher: RowHasher | None) -> None:
-        with _closed(self.session.read(plan.table, partition.bounds)) as chunks:
-            for chunk in chunks:
-                self._add(plan, writer, hasher, chunk)
-        writer.finish()
-        self.pause("segments written")
-
-    def _add(self, plan: TablePlan, writer: SegmentWriter, hasher: RowHasher | None, chunk: Chunk) -> None:
-        if self.job.stop.is_set() or self.fatal is not None:
+    def _add(
+        self, plan: TablePlan, writer: SegmentWriter, hasher: RowHasher | None, chunk: Chunk, share: Share | None = None
+    ) -> None:
+        if self.job.stop.is_set() or self.fatal is not None or (share is not None and share.cancelled):
             raise InterruptedRunError("Stopped. Go on with: --resume")
         rows = conform(plan.table.columns, chunk)
         fingerprint = hasher.fingerprint(rows.batch, rows.overrides) if hasher else None

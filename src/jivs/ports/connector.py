@@ -111,8 +111,14 @@ class Session(Protocol):
     def split(self, table: Table, target_bytes: int) -> Sequence[Bounds]:
         """Disjoint parts that together are the whole table, each of about ``target_bytes`` in the source."""
 
+    def slices(self, table: Table, bounds: Bounds) -> Sequence[Bounds]:
+        """Disjoint slices of a part that together are the part; only that part where slices would not be worth it.
+
+        Readers that have nothing else to do take slices of a part that turns out heavy.
+        """
+
     def read(self, table: Table, bounds: Bounds) -> Iterator[Chunk]:
-        """The rows of a part, streamed. Closing the iterator early cancels the reading."""
+        """The rows of a part or slice, streamed. Closing the iterator early cancels the reading."""
 
     def count(self, table: Table, bounds: Bounds) -> int:
         """The number of rows, counted by the source."""

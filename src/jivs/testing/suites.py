@@ -299,6 +299,9 @@ class ConnectorSuite:
                 part = session.fingerprint(table, bounds)
                 assert (part.rows, part.total) == self._fingerprint(session, table, bounds)
                 rows, total = rows + part.rows, (total + part.total) % 2**64
+                slices = [self._fingerprint(session, table, one) for one in session.slices(table, bounds)]
+                assert sum(found for found, _ in slices) == part.rows
+                assert sum(found for _, found in slices) % 2**64 == part.total
             assert (rows, total) == (whole.rows, whole.total)
 
     def test_columns_have_unique_fields_and_known_types(self, session: Session) -> None:
