@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from jivs import bootstrap
 from jivs.domain.plan import Level, Selection
@@ -19,6 +20,9 @@ from jivs.settings import Settings
 from jivs.testing.servers import MariaServer, PostgresServer
 
 _numbers = itertools.count(1)
+
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
+settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")
