@@ -12,6 +12,7 @@ import pytest
 
 from jivs.domain.plan import Level
 from jivs.errors import TransientError, UserError
+from jivs.operations._sharing import Share
 from jivs.ports.app import App
 from jivs.testing.servers import MariaServer, PostgresServer
 from tests import archives
@@ -257,36 +258,43 @@ def test_two_runs_publish_at_once(pg: str, run: Run, app: App, tmp_path: Path) -
     assert archives.independent(tmp_path / "archive") == 0
 
 
-def fill_one_part(url: str) -> None:
-    """A table of one part whose last pages are heavy."""
+def fill_skewed(url: str) -> None:
+    """A table whose last pages keep nearly all of its bytes aside."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("create table a (id int primary key, t text)")
-        connection.execute("alter table a alter t set storage external")
-        connection.execute(f"insert into a select g, repeat('x', 100) from generate_series(1, {ROWS}) g")
-        connection.execute(f"insert into a select {ROWS} + g, repeat('y', 50000) from generate_series(1, 600) g")
+        connection.execute("create table a (id int primary key, pad text, t text)")
+        connection.execute("alter table a alter pad set storage plain, alter t set storage external")
+        connection.execute(f"insert into a select g, '', repeat('x', 100) from generate_series(1, {ROWS}) g")
+        connection.execute(
+            f"insert into a select {ROWS} + g, repeat('p', 1000), repeat('y', 50000) from generate_series(1, 600) g"
+        )
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_readers_without_work_share_a_heavy_part(pg: str, run: Run, tmp_path: Path, cut: bool) -> None:
-    """Also when the server ends the connections of one that helps."""
-    fill_one_part(pg)
-    seen: set[str] = set()
+def test_readers_without_work_share_a_heavy_part(
+    pg: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """Also when the server ends the connections while one of them helps."""
+    fill_skewed(pg)
+    helpers: set[int] = set()
     ended = threading.Event()
+    help_ = Share.help
+
+    def noted(share: Share) -> None:
+        helpers.add(threading.get_ident())
+        help_(share)
 
     def pause(step: str) -> None:
-        if step != "batch":
-            return
-        seen.add(threading.current_thread().name)
-        if cut and len(seen) > 1 and not ended.is_set():
+        if step == "batch" and cut and threading.get_ident() in helpers and not ended.is_set():
             ended.set()
             with psycopg.connect(pg, autocommit=True) as connection:
                 connection.execute(
                     "select pg_terminate_backend(pid) from pg_stat_activity where query like 'copy%' and pid <> pg_backend_pid()"
                 )
 
-    outcome = run(pg, limits={"parallel": 4, "batch_rows": 500}, partition_bytes=1 << 40, pause=pause)
+    monkeypatch.setattr(Share, "help", noted)
+    outcome = run(pg, limits={"parallel": 4, "batch_rows": 20}, partition_bytes=8 << 20, pause=pause)
     assert outcome.complete
-    assert len(seen) > 1
+    assert helpers
     assert ended.is_set() is cut
     assert outcome.tables[0].archived == ROWS + 600
     read = archives.rows(tmp_path / "archive", "a")
@@ -297,5 +305,7 @@ def test_readers_without_work_share_a_heavy_part(pg: str, run: Run, tmp_path: Pa
         pq.read_metadata(tmp_path / "archive" / segment["path"])
         for segment in archives.table(tmp_path / "archive", "a")["segments"]
     ]
-    assert len({file.metadata[b"jivs.ordinal"] for file in files}) == len(files)
-    assert cut or len(files) > 1
+    places = {(file.metadata[b"jivs.partition"], file.metadata[b"jivs.ordinal"]) for file in files}
+    assert len(places) == len(files)
+    partitions = [segment["partition"] for segment in archives.table(tmp_path / "archive", "a")["segments"]]
+    assert len(partitions) > len(set(partitions)) or cut

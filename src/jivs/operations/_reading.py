@@ -51,6 +51,9 @@ _T = TypeVar("_T")
 LEASE_SECONDS = 10.0
 _RENEW_SECONDS = 2.0
 _ATTEMPTS = 3
+_HEAVY = 2
+"""So many times the size that partitions are cut for, and one is shared."""
+
 _DEFECT = "a defect of JiVS ({}) kept the table from being read; run again with JIVS_LOG_LEVEL=DEBUG and report it"
 
 
@@ -314,7 +317,7 @@ class Reading:
             return writer
 
         try:
-            share.offer(self.session.slices(plan.table, partition.bounds), drain)
+            share.offer(self.session.slices(plan.table, partition.bounds), drain, _HEAVY * self.job.partition_bytes)
             writer = drain(share.first, least=1)
             for other in share.joined():
                 writer.absorb(other)
@@ -353,6 +356,8 @@ class Reading:
     ) -> None:
         if self.job.stop.is_set() or self.fatal is not None or (share is not None and share.cancelled):
             raise InterruptedRunError("Stopped. Go on with: --resume")
+        if share is not None:
+            share.grew(chunk.batch.nbytes)
         rows = conform(plan.table.columns, chunk)
         fingerprint = hasher.fingerprint(rows.batch, rows.overrides) if hasher else None
         writer.add(rows.batch, values=rows.values, rows=rows.rows, fingerprint=fingerprint)

@@ -23,17 +23,34 @@ class Share:
         self._helpers = 0
         self._writers: list[SegmentWriter] = []
         self._error: BaseException | None = None
+        self._limit = self._size = self._total = 0
         self.left: deque[Bounds] = deque()
         self.cancelled = False
         self._drain: Callable[[Take], SegmentWriter] | None = None
 
-    def offer(self, slices: Sequence[Bounds], drain: Callable[[Take], SegmentWriter]) -> None:
-        """Begin a partition. ``drain`` writes the slices that it is given."""
+    def offer(self, slices: Sequence[Bounds], drain: Callable[[Take], SegmentWriter], limit: int) -> None:
+        """Begin a partition. ``drain`` writes the slices that it is given; others get some when, by what was read so far,
+        the partition has more than ``limit`` bytes.
+        """
         with self._changed:
+            self._limit, self._size, self._total = limit, 0, len(slices)
             self.left, self._drain, self.cancelled = deque(slices), drain, False
             self._writers, self._error = [], None
             self._expected.add(self)
             self._changed.notify_all()
+
+    def grew(self, size: int) -> None:
+        """So many bytes were read."""
+        before = self.heavy
+        self._size += size
+        if self.heavy and not before:
+            with self._changed:
+                self._changed.notify_all()
+
+    @property
+    def heavy(self) -> bool:
+        """Whether the partition is worth sharing."""
+        return self._size * self._total > self._limit * (self._total - len(self.left))
 
     def first(self) -> Bounds | None:
         """The next slice for the partition's own reader."""
@@ -114,10 +131,11 @@ class Offers:
         """The share with the most left, to ``help`` with; None when none is left and none will come."""
         with self._changed:
             while True:
-                share = max(self._expected, key=lambda one: len(one.left), default=None)
-                if share is None:
+                if not self._expected:
                     return None
-                if share.left:
+                heavy = [share for share in self._expected if share.left and share.heavy]
+                if heavy:
+                    share = max(heavy, key=lambda one: len(one.left))
                     share.joins()
                     return share
                 self._changed.wait()
