@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jivs.domain.plan import Level
-from jivs.errors import TransientError, UserError
+from jivs.errors import RowTooLargeError, StoreError, TransientError, UnreachableError, UserError
 from jivs.operations._sharing import Share
 from jivs.ports.app import App
 from jivs.testing.servers import MariaServer, PostgresServer
@@ -267,6 +268,47 @@ def fill_skewed(url: str) -> None:
         connection.execute(
             f"insert into a select {ROWS} + g, repeat('p', 1000), repeat('y', 50000) from generate_series(1, 600) g"
         )
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "sentence"),
+    [
+        (UnreachableError("cut."), None, ""),
+        (OSError(errno.ENOSPC, "full"), StoreError, "is full"),
+        (MemoryError(), None, "a defect of JiVS (MemoryError)"),
+        (RowTooLargeError("a row too large"), None, "a row too large"),
+    ],
+)
+def test_a_helpers_error_is_that_of_the_part(
+    pg: str, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception] | None, sentence: str
+) -> None:
+    fill_skewed(pg)
+    helpers: set[int] = set()
+    help_ = Share.help
+
+    def noted(share: Share) -> None:
+        helpers.add(threading.get_ident())
+        help_(share)
+
+    def fail() -> None:
+        raise error
+
+    fail_once = once("batch", fail)
+
+    def pause(step: str) -> None:
+        if threading.get_ident() in helpers:
+            fail_once(step)
+
+    monkeypatch.setattr(Share, "help", noted)
+    given = {"limits": {"parallel": 4, "batch_rows": 20}, "partition_bytes": 8 << 20, "pause": pause}
+    if raised is not None:
+        with pytest.raises(raised, match=sentence):
+            run(pg, **given)
+        assert run(pg, **given, resume=True).complete
+        return
+    outcome = run(pg, **given)
+    assert outcome.complete is not bool(sentence)
+    assert sentence in outcome.tables[0].reason
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from jivs.connectors.sqlite import SQLite
+from jivs.connectors.sqlite import SQLite, _Session
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import TableName
 from jivs.domain.source import Address, Limits
+from jivs.errors import UsageError
 from jivs.ports.connector import Narrowing, Request
 from jivs.wire import sqlite as wire
 from jivs.wire.native import available
@@ -110,8 +111,13 @@ def test_rows_from_pages_are_those_of_the_library(tmp_path: Path, page_size: int
         (["create table t (a int primary key, b)", "insert into t values (7, 'x')"], True),
         (["create table t (b text, a INTEGER, primary key (a))", "insert into t values ('x', 7)"], True),
         (["create table t (a integer, b, primary key (a, b))", "insert into t values (7, 'x')"], True),
-        (["create table t (a real, b float, c double precision) strict".replace(" strict", ""), "insert into t values (1, 2, 3)"], True),
-        (["create table t (a text) without rowid".replace("text", "text primary key"), "insert into t values ('x')"], False),
+        (["create table t (a real, b float, c double precision)", "insert into t values (1, 2, 3)"], True),
+        (["create table t (a real, b int, c any) strict", "insert into t values (1, 2, 3), (1.5, 7, 'x')"], False),
+        (["create table t (a real, b int, c text) strict", "insert into t values (1, 2, 3), (1.5, 7, 'x')"], True),
+        (["create table t (a \ufb02oat, b)", "insert into t values (1, 1)"], True),
+        (['create table t (a "REAL\u0131NT", b)', "insert into t values (1, 1)"], True),
+        (["create table u (a)", "create trigger t after insert on u begin select 1; end", "create table t (a)", "insert into t values (9)"], True),
+        (["create table t (a text primary key) without rowid", "insert into t values ('x')"], False),
         (["create table t (a, b as (a + 1))", "insert into t values (1)"], False),
         (["create table t (a)", "insert into t values (1)", "alter table t add column b default 'late'"], False),
         (["create table t (a)", "insert into t values (1)", "alter table t add column b", "insert into t values (1, 2)"], False),
@@ -187,7 +193,7 @@ def test_a_file_truncated_while_it_is_read_ends_in_an_error(tmp_path: Path) -> N
         opened.close()
 
 
-def test_a_file_that_was_replaced_is_read_by_the_library(tmp_path: Path) -> None:
+def test_a_file_that_was_replaced_is_another_file(tmp_path: Path) -> None:
     path, other = tmp_path / "t.db", tmp_path / "other.db"
     for file, content in ((path, "old"), (other, "new")):
         with sqlite3.connect(file) as connection:
@@ -197,7 +203,7 @@ def test_a_file_that_was_replaced_is_read_by_the_library(tmp_path: Path) -> None
     held = session(path)
     try:
         other.replace(path)
-        assert both(path) is False
+        assert both(path) is True
         described = held.describe(TableName(schema="", name="t"))
         assert [chunk.batch.column(0).to_pylist() for chunk in held.read(described, {})] == [["old"]]
     finally:
@@ -212,12 +218,99 @@ def test_locks_stay_until_the_last_session_of_a_process_ends(tmp_path: Path) -> 
     connection.close()
     first, second = session(path), session(path)
     second.close()
-    writer = [
-        sys.executable,
-        "-c",
-        f"import sqlite3; c = sqlite3.connect({str(path)!r}, timeout=0); c.execute('insert into t values (1)'); c.commit()",
-    ]
-    refused = subprocess.run(writer, capture_output=True, text=True, check=False)
-    assert "database is locked" in refused.stderr
+    assert "database is locked" in written(path).stderr
     first.close()
-    assert subprocess.run(writer, capture_output=True, check=False).returncode == 0
+    assert written(path).returncode == 0
+
+
+def test_files_are_known_by_their_inode_and_closing_twice_is_no_error(tmp_path: Path) -> None:
+    path, other = tmp_path / "t.db", tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table t (a)")
+    connection.close()
+    other.hardlink_to(path)
+    first, second = session(path), session(other)
+    second.close()
+    second.close()
+    assert "database is locked" in written(path).stderr
+    first.close()
+    assert written(path).returncode == 0
+
+
+def written(path: Path) -> subprocess.CompletedProcess[str]:
+    """Another process writes."""
+    script = (
+        f"import sqlite3; c = sqlite3.connect({str(path)!r}, timeout=0); c.execute('insert into t values (1)'); c.commit()"
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_link_that_is_turned_is_not_followed_twice(tmp_path: Path, mode: str) -> None:
+    link = tmp_path / "current.db"
+    for name in ("old", "new"):
+        with sqlite3.connect(tmp_path / f"{name}.db") as connection:
+            connection.execute(f"pragma journal_mode = {mode}")
+            connection.execute("create table t (a)")
+            connection.execute("insert into t values (?)", [name])
+        connection.close()
+    link.symlink_to(tmp_path / "old.db")
+    opened = SQLite().open(Address.parse(f"sqlite:///{link}", lambda _: ""), Limits(), Request(), _NoPace())  # type: ignore[arg-type]
+    try:
+        link.unlink()
+        link.symlink_to(tmp_path / "new.db")
+        opened.begin([])
+        described = opened.describe(TableName(schema="", name="t"))
+        assert [chunk.batch.column(0).to_pylist() for chunk in opened.read(described, {})] == [["old"]]
+        assert opened.count(described, {}) == 1
+        assert opened.fingerprint(described, {}).rows == 1
+    finally:
+        opened.close()
+
+
+def test_a_file_replaced_while_a_run_begins_is_one_file_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.db"
+    for file, rows in ((path, 5), (tmp_path / "new.db", 7)):
+        with sqlite3.connect(file) as connection:
+            connection.execute("create table t (a)")
+            connection.executemany("insert into t values (?)", [(number,) for number in range(rows)])
+        connection.close()
+    connect = _Session._connect
+
+    def replacing(self: Any) -> sqlite3.Connection:
+        made = connect(self)
+        if (tmp_path / "new.db").exists():
+            (tmp_path / "new.db").replace(path)
+        return made
+
+    monkeypatch.setattr(_Session, "_connect", replacing)
+    opened = session(path)
+    try:
+        described = opened.describe(TableName(schema="", name="t"))
+        assert sum(chunk.batch.num_rows for chunk in opened.read(described, {})) == opened.count(described, {}) == 7
+        assert opened.fingerprint(described, {}).rows == 7
+    finally:
+        opened.close()
+
+
+def test_a_journal_left_behind_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    script = f"""
+import os, sqlite3
+c = sqlite3.connect({str(path)!r}, isolation_level=None)
+c.execute("pragma cache_size = 2")
+c.execute("create table t (a)")
+c.execute("begin")
+for _ in range(300): c.execute("insert into t values (zeroblob(3000))")
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", script], check=False)
+    with pytest.raises(UsageError, match="left a journal"):
+        session(path)
+
+
+def test_a_path_that_leads_in_circles_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.db").symlink_to(tmp_path / "b.db")
+    (tmp_path / "b.db").symlink_to(tmp_path / "a.db")
+    with pytest.raises(UsageError, match="no SQLite file"):
+        session(tmp_path / "a.db")

@@ -26,42 +26,59 @@ _INDEX_HEADER = 96
 
 
 class Descriptors:
-    """Descriptors of a database's files, shared by all who hold it in this process.
+    """Descriptors of a database's files, shared by all sessions of this process that read the same file.
 
     Closing any descriptor of a file gives back the process's locks on it (fcntl(2)), SQLite's among them, and then others
-    would overwrite what is being read. So nobody closes one before all have let go, their connections closed.
+    would overwrite what is being read. So files are told apart by device and inode, whatever their paths, and nobody closes
+    one before all have let go, their connections closed. (A program that has other connections to the database in the same
+    process must not use this library on it.)
     """
 
     _lock = threading.Lock()
-    _held: ClassVar[dict[Path, tuple[int, dict[str, int]]]] = {}
+    _open: ClassVar[dict[tuple[int, int], tuple[list[int], int]]] = {}
+    """Device and inode -> descriptors, sessions."""
 
     def __init__(self, database: Path) -> None:
-        self._path = database.resolve()
-        with self._lock:
-            count, files = self._held.get(self._path, (0, {}))
-            self._held[self._path] = count + 1, files
+        self._path = database
+        self._mine: dict[tuple[int, int], int] = {}
+        self._held: tuple[int, int] | None = None
 
-    def get(self, suffix: str = "") -> int:
-        """The descriptor of the database, or of the file beside it. Raises OSError."""
+    def _get(self, path: str) -> tuple[tuple[int, int], int]:
+        """The file that a path leads to now, and a descriptor of it. Raises OSError."""
         with self._lock:
-            files = self._held[self._path][1]
-            if suffix not in files:
-                files[suffix] = os.open(f"{self._path}{suffix}", os.O_RDONLY | os.O_CLOEXEC)
-            return files[suffix]
+            found = os.stat(path)  # noqa: PTH116 - as fstat below
+            key = found.st_dev, found.st_ino
+            if key not in self._open:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                opened = os.fstat(descriptor)
+                key = opened.st_dev, opened.st_ino
+                descriptors, sessions = self._open.get(key, ([], 0))
+                self._open[key] = [*descriptors, descriptor], sessions
+            if key not in self._mine:
+                descriptors, sessions = self._open[key]
+                self._open[key] = descriptors, sessions + 1
+                self._mine[key] = descriptors[0]
+            return key, self._mine[key]
+
+    def hold(self) -> None:
+        """Hold the file that the path leads to now."""
+        try:
+            self._held = self._get(str(self._path))[0]
+        except OSError:
+            self._held = None
 
     def same(self) -> bool:
-        """Whether the path still leads to the database whose descriptor was given."""
-        return os.path.samestat(os.stat(self._path), os.fstat(self.get()))  # noqa: PTH116 - as the other one
+        """Whether the path still leads to the file that is held: then connections opened meanwhile lead to it, too."""
+        try:
+            found = os.stat(self._path)  # noqa: PTH116
+        except OSError:
+            return self._held is None
+        return self._held == (found.st_dev, found.st_ino)
 
-    def close(self) -> None:
-        """Let go; the own connections to the database have to be closed before."""
-        with self._lock:
-            count, files = self._held.pop(self._path)
-            if count > 1:
-                self._held[self._path] = count - 1, files
-                return
-            for descriptor in files.values():
-                os.close(descriptor)
+    @property
+    def database(self) -> int | None:
+        """The descriptor of the file that is held."""
+        return self._mine[self._held] if self._held is not None else None
 
     def log_index(self) -> bytes | None:
         """The header of the index of the write-ahead log now: another one after every commit; None where there is no index.
@@ -69,9 +86,22 @@ class Descriptors:
         Source: SQLite, "WAL-mode File Format", section 2.1.
         """
         try:
-            return os.pread(self.get("-shm"), _INDEX_HEADER, 0)
+            return os.pread(self._get(f"{self._path}-shm")[1], _INDEX_HEADER, 0)
         except OSError:
             return None
+
+    def close(self) -> None:
+        """Let go; the own connections to the database have to be closed before. Twice is no error."""
+        with self._lock:
+            for key in self._mine:
+                descriptors, sessions = self._open.pop(key)
+                if sessions > 1:
+                    self._open[key] = descriptors, sessions - 1
+                    continue
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            self._mine.clear()
+            self._held = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +135,11 @@ class Readers:
             database.execute("select count(*) from sqlite_schema")
             self._free.put(database)
 
-    def open_pages(self, descriptors: Descriptors) -> None:
-        """Read plain tables from the file's pages. To be called while nobody can write.
-
-        The descriptor has to be older than the connections: if the path leads to its file still, it is theirs, too.
-        """
-        with suppress(OSError):
-            self._file = compiled.File(descriptors.get()) if descriptors.same() else None
+    def open_pages(self, descriptor: int | None) -> None:
+        """Read plain tables from the file's pages, if there are readers and the file is such that they keep writers out."""
+        if self._all and descriptor is not None:
+            with suppress(OSError):
+                self._file = compiled.File(descriptor)
 
     def pages(self, table: Stored, wanted: Sequence[str]) -> compiled.Pages | None:
         """Columns of a table as its pages have them, if they can be read from there."""

@@ -22,6 +22,7 @@ _CLASSES: dict[str, Kind] = {
     "blob": Kind.BINARY,
 }
 _SUFFIX = "__class"
+_UPPER = {ord(letter): ord(letter) - 32 for letter in "abcdefghijklmnopqrstuvwxyz"}
 _WHOLE = 2**53
 """Whole numbers up to this are doubles too."""
 
@@ -88,24 +89,29 @@ def choose(columns: Sequence[Column], census: Sequence[dict[str, int]]) -> tuple
     return out, takes
 
 
+def ascii_upper(text: str) -> str:
+    """Letters of ASCII in upper case, and no others: so SQLite compares names of types."""
+    return text.translate(_UPPER)
+
+
 def _has_numeric_affinity(type_: str) -> bool:
     """Whether the source stores whole numbers of the column as integers (SQLite, Datatypes, sections 3 and 3.1): there the
     class says nothing of what was written. INTEGER columns do the same, but a real in one of those is an exception.
     """
-    upper = type_.upper()
+    upper = ascii_upper(type_)
     return bool(upper) and not any(part in upper for part in ("INT", "CHAR", "CLOB", "TEXT", "BLOB", "REAL", "FLOA", "DOUB"))
 
 
 def has_real_affinity(type_: str) -> bool:
     """Whether the source stores whole numbers of the column short, as integers, and reads them as reals (section 3.1)."""
-    upper = type_.upper()
+    upper = ascii_upper(type_)
     other = any(part in upper for part in ("INT", "CHAR", "CLOB", "TEXT", "BLOB"))
     return not other and any(part in upper for part in ("REAL", "FLOA", "DOUB"))
 
 
 def _declared(type_: str) -> Kind:
     """The kind for a column that holds NULLs only (SQLite, Datatypes, section 3.1)."""
-    upper = type_.upper()
+    upper = ascii_upper(type_)
     if "INT" in upper:
         return Kind.INT64
     if any(part in upper for part in ("REAL", "FLOA", "DOUB")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from jivs.wire import sqlite as compiled
 from jivs.wire.canonical import row_hash
 from jivs.wire.native import Limits as BatchLimits
 
+_SCHEMA = "from sqlite_schema where name = ? and type in ('table', 'view')"
 _ROWS = 8 << 10
 _MOST_ROWS = 128 << 10
 _CENSUS_ROWS = 250_000
@@ -96,12 +98,9 @@ class _Session(OneByOne):
         self._pace = pace
         self._details: dict[TableName, _Described] = {}
         self._compiled = Readers()
+        self._path = Path(os.path.realpath(self._address.database))  # once: a link may lead elsewhere later
         self._descriptors = Descriptors(self._path)
         self._pool: Connections[sqlite3.Connection] = Connections(1, self._connect, lambda connection: connection.close())
-
-    @property
-    def _path(self) -> Path:
-        return Path(self._address.database).absolute()
 
     @property
     def _uri(self) -> str:
@@ -132,6 +131,11 @@ class _Session(OneByOne):
             raise
         except (sqlite3.Error, compiled.SqliteError) as error:
             where, message = self._address.shown, str(error)
+            if "attempt to write a readonly database" in message:
+                raise UsageError(
+                    f"{where}: whoever wrote it last did not end, and left a journal beside it. Open it once with a program "
+                    "that may write, sqlite3 for example: that brings the database back to its last whole state."
+                ) from None
             if "not a database" in message or "malformed" in message:
                 raise UsageError(f"{where}: {message}. It is no SQLite database, encrypted, or damaged.") from None
             if "no such table" in message or "no such column" in message:
@@ -200,7 +204,7 @@ class _Session(OneByOne):
                 raise UsageError(f"There is no table {name}. jivs discover lists what there is.")
             declared = [(values.string(column), values.string(type_)) for column, type_, _, hidden in facts if hidden != 1]
             key = tuple(values.string(item[0]) for item in sorted(facts, key=lambda item: item[2]) if item[2])
-            row = connection.execute("select type, sql from sqlite_schema where name = ?", (name.name,)).fetchone()
+            row = connection.execute(f"select type, sql {_SCHEMA}", (name.name,)).fetchone()
             kind = TableKind.VIEW if row[0] == b"view" else TableKind.TABLE
             ddl = json.dumps({"create": values.string(row[1] or b"")})
         columns = refuse_duplicates(
@@ -231,11 +235,11 @@ class _Session(OneByOne):
         key = [(column, type_) for (column, type_), (*_, place, _hidden) in zip(columns, facts, strict=True) if place]
         indexes = connection.execute("select origin from pragma_index_list(?)", (name.name,)).fetchall()
         apart = (b"pk",) in indexes  # such a key is no row id
-        root = connection.execute("select rootpage from sqlite_schema where name = ?", (name.name,)).fetchone()[0]
+        root = connection.execute(f"select rootpage {_SCHEMA}", (name.name,)).fetchone()[0]
         stored = Stored(
             root=root,
             columns=tuple(column for column, _ in columns),
-            row_id=key[0][0] if len(key) == 1 and key[0][1].upper() == "INTEGER" and not apart else None,
+            row_id=key[0][0] if len(key) == 1 and values.ascii_upper(key[0][1]) == "INTEGER" and not apart else None,
             reals=frozenset(column for column, type_ in columns if values.has_real_affinity(type_)),
         )
         pages = self._compiled.pages(stored, wanted)
@@ -273,17 +277,25 @@ class _Session(OneByOne):
 
     def _begin_readers(self) -> sqlite3.Connection:
         """The connection that describes and counts, and, where they can be compiled ones, those that read: in one state."""
+        for _ in range(_TRIES):
+            self._descriptors.hold()
+            connection = self._aligned()
+            if self._descriptors.same():
+                self._compiled.open_pages(self._descriptors.database)
+                return connection
+            self._compiled.close()
+            connection.close()
+        raise TransientError(f"{self._path} is replaced again and again. Try again when nobody replaces it.")
+
+    def _aligned(self) -> sqlite3.Connection:
         if self._pace.rate or not compiled.usable() or self._limits.connections < 3:
             return self._connect()
         many = max(1, min(self._limits.parallel, self._limits.connections - 2))
-        with suppress(OSError):
-            self._descriptors.get()
         first = self._connect()
         wal = bytes(first.execute("pragma journal_mode").fetchone()[0]) == b"wal"
         if not wal:  # nobody can write while the first connection reads
             try:
                 self._compiled.open(self._uri, many)
-                self._compiled.open_pages(self._descriptors)
             except compiled.SqliteError:  # somebody waits to write: the first connection reads alone
                 self._compiled.close()
             return first

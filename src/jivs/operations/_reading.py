@@ -37,7 +37,7 @@ from jivs.errors import (
     TransientError,
     UserError,
 )
-from jivs.operations._sharing import Offers, Share, Take
+from jivs.operations._sharing import CancelledError, Offers, Share, Take
 from jivs.operations._small import Later, groups, names
 from jivs.operations.job import ExtractJob, Progress
 from jivs.ports.app import App
@@ -318,7 +318,11 @@ class Reading:
 
         try:
             share.offer(self.session.slices(plan.table, partition.bounds), drain, _HEAVY * self.job.partition_bytes)
-            writer = drain(share.first, least=1)
+            try:
+                writer = drain(share.first, least=1)
+            except CancelledError:
+                share.joined()  # raises what stopped a helper
+                raise
             for other in share.joined():
                 writer.absorb(other)
             archived = self._read_back(plan, partition, writer, RowHasher(plan.table.columns)) if full else None
@@ -354,9 +358,10 @@ class Reading:
     def _add(
         self, plan: TablePlan, writer: SegmentWriter, hasher: RowHasher | None, chunk: Chunk, share: Share | None = None
     ) -> None:
-        if self.job.stop.is_set() or self.fatal is not None or (share is not None and share.cancelled):
+        if self.job.stop.is_set() or self.fatal is not None:
             raise InterruptedRunError("Stopped. Go on with: --resume")
         if share is not None:
+            share.require()
             share.grew(chunk.batch.nbytes)
         rows = conform(plan.table.columns, chunk)
         fingerprint = hasher.fingerprint(rows.batch, rows.overrides) if hasher else None

@@ -14,6 +14,10 @@ Take = Callable[[], Bounds | None]
 """The next slice; None: there is none."""
 
 
+class CancelledError(Exception):
+    """The partition is being given up: another of its readers failed."""
+
+
 class Share:
     """What one reader is at, and what is left of it for others."""
 
@@ -68,6 +72,11 @@ class Share:
                 self._changed.notify_all()
             return found
 
+    def require(self) -> None:
+        """Raises CancelledError if the partition is being given up."""
+        if self.cancelled:
+            raise CancelledError
+
     def joined(self) -> list[SegmentWriter]:
         """What helpers wrote, when the last of them is done. Raises what stopped one of them."""
         with self._changed:
@@ -98,7 +107,8 @@ class Share:
             if writer is not None:
                 self._writers.append(writer)
             else:
-                self._error = self._error or failure
+                if not isinstance(failure, CancelledError):
+                    self._error = self._error or failure
                 self.cancelled = True
                 self.left.clear()
                 self._expected.discard(self)

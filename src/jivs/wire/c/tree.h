@@ -37,7 +37,7 @@ typedef struct {
     uint32_t last_leaf, visited;
     /* the row: where its values are */
     int64_t row_id;
-    const uint8_t *payload; /* its first `local` bytes, or all of them once `whole` */
+    const uint8_t *payload; /* its first `local` bytes, or all of them */
     int64_t size, local;
     uint32_t overflow;
     uint8_t *scratch;
