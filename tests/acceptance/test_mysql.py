@@ -190,6 +190,26 @@ def test_tls(my: str, maria: MariaServer, run: Run) -> None:
         run(f"{my}?ssl_mode=required")
 
 
+def test_tls_is_verified_when_asked_for(run: Run, tmp_path: Path) -> None:
+    """The encrypted way has a reader of its own: values of several packets, many rows, and a wrong certificate."""
+    with MariaServer(tls=True) as server:
+        with server.connect("mysql") as connection, connection.cursor() as cursor:
+            cursor.execute("create database d")
+            cursor.execute("create table d.t (id int primary key, body longtext)")
+            cursor.execute("insert into d.t select seq, concat('row ', seq) from seq_1_to_30000")
+            cursor.execute("insert into d.t values (0, repeat('ä', 10000000))")
+        trusted = f"ssl_mode=verify_identity&ssl_ca={server.certificate}"
+        outcomes = [
+            run(f"{server.url('d')}?{options}", archive=tmp_path / options[:20])
+            for options in (trusted, "ssl_mode=required", "ssl_mode=disabled")
+        ]
+        assert all(outcome.complete for outcome in outcomes)
+        found = [archives.rows(tmp_path / folder, "t") for folder in (trusted[:20], "ssl_mode=disabled")]
+        assert sorted(found[0].column("id").to_pylist()) == sorted(found[1].column("id").to_pylist()) == list(range(30001))
+        with pytest.raises(Exception, match="certificate"):
+            run(f"{server.url('d')}?ssl_mode=verify_ca&ssl_ca=/etc/ssl/certs/ca-certificates.crt")
+
+
 def test_what_a_snapshot_or_an_archive_does_not_hold_is_said(my: str, maria: MariaServer, run: Run, tmp_path: Path) -> None:
     make(maria, my, "create table h (a int) with system versioning", "insert into h values (1)", "update h set a = 2",
          "create table m (a int) engine = myisam", "create view v as select * from m")  # fmt: skip

@@ -99,6 +99,22 @@ class Server:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def make_certificate(self, folder: Path) -> None:
+        """A key and a certificate that it signs itself, ``server.key`` and ``server.crt``."""
+        self.run([
+            "openssl", "req", "-new", "-x509", "-days", "3650", "-nodes", "-subj", "/CN=localhost", "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1", "-out", str(folder / "server.crt"), "-keyout",
+            str(folder / "server.key"),
+        ])  # fmt: skip
+        self._certificates = folder
+
+    @property
+    def certificate(self) -> Path:
+        """The server's certificate, to trust it."""
+        copy = self.folder / "ca.crt"
+        copy.write_bytes((self._certificates / "server.crt").read_bytes())
+        return copy
+
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
     """Poll until the condition holds. Raises TimeoutError."""
@@ -125,21 +141,7 @@ class PostgresServer(Server):
             "--locale=C.UTF-8", "--no-sync",
         ])  # fmt: skip
         password.unlink()
-        self._certificate()
-
-    def _certificate(self) -> None:
-        self.run([
-            "openssl", "req", "-new", "-x509", "-days", "3650", "-nodes", "-subj", "/CN=localhost", "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1", "-out", str(self.data / "server.crt"), "-keyout",
-            str(self.data / "server.key"),
-        ])  # fmt: skip
-
-    @property
-    def certificate(self) -> Path:
-        """The server's certificate, to trust it."""
-        copy = self.folder / "ca.crt"
-        copy.write_bytes((self.data / "server.crt").read_bytes())
-        return copy
+        self.make_certificate(self.data)
 
     def command(self) -> list[str]:
         settings = {
@@ -186,11 +188,16 @@ class PostgresServer(Server):
 
 
 class MariaServer(Server):
-    """MariaDB; durability relaxed, for tests only."""
+    """MariaDB; durability relaxed, for tests only. ``tls``: with a certificate."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, *, tls: bool = False, **settings: str) -> None:
         super().__init__("mariadb")
         self.settings = settings
+        if tls:
+            keys = self.folder / "keys"
+            self.run(["mkdir", str(keys)])
+            self.make_certificate(keys)
+            self.settings |= {"ssl-cert": str(keys / "server.crt"), "ssl-key": str(keys / "server.key")}
         self.data = self.folder / "data"
         self.run([
             _binary("mariadb-install-db", "/usr/bin"), "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
