@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
+import threading
 import uuid
-from functools import cache
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jivs import connectors
 from jivs.backends.clock import SystemClock
 from jivs.backends.store.local import LocalStore
-from jivs.domain.source import Address, Limits
-from jivs.errors import UsageError
+from jivs.domain.guard import Guard
+from jivs.domain.source import Address, Limits, Secret
+from jivs.errors import DriverMissingError, SettingsError, UsageError
 from jivs.ports.app import App
 from jivs.ports.catalog import Catalog
+from jivs.ports.service import Service
 from jivs.ports.store import Store
 from jivs.settings import Settings, variable
 
+if TYPE_CHECKING:
+    from jivs.backends.catalog.engine import Engine
 
-def build(settings: Settings) -> App:
-    """The application for these settings. Nothing is connected, opened or created yet."""
+
+def build(settings: Settings, engine: Callable[[], Engine] | None = None) -> App:
+    """The application for these settings. Nothing is connected, opened or created yet. ``engine``: the catalog's database,
+    where others share it.
+    """
     clock = SystemClock()
+    shared = engine or _engine(settings)
 
-    @cache
     def catalog() -> Catalog:
         from jivs.backends.catalog.sql import SqlCatalog
 
-        return SqlCatalog(settings.catalog_path, clock)
+        return SqlCatalog(shared(), clock)
 
     extraction = settings.extraction
     return App(
@@ -47,6 +58,88 @@ def build(settings: Settings) -> App:
         owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
         gone=_gone,
     )
+
+
+def build_service(settings: Settings) -> Service:
+    """The application with users. Raises SettingsError for secrets that are missing or too weak."""
+    try:
+        from jivs.backends.catalog.accounts import SqlAccounts
+        from jivs.backends.catalog.registry import SqlRegistry
+        from jivs.backends.secrets.aesgcm import AesGcmVault
+        from jivs.backends.secrets.argon2id import Argon2id
+        from jivs.backends.secrets.jwt import JwtTokens
+        from jivs.backends.secrets.keyfile import KeyFile
+    except ImportError as error:
+        raise DriverMissingError(
+            f"The service needs a package that is not installed ({error.name}): pip install 'jivs[service]'"
+        ) from None
+    address = _catalog_address(settings)
+    signing = Secret(settings.jwt_secret.get_secret_value())
+    sealing = Secret(settings.encryption_key.get_secret_value())
+    if not (signing and sealing):
+        if address.scheme != "sqlite":
+            raise SettingsError(
+                "JWT_SECRET and ENCRYPTION_KEY have to be set: every process of the service needs the same ones. Make them "
+                "with: openssl rand -base64 48; openssl rand -base64 32"
+            )
+        kept = KeyFile(Path(address.database).with_name("keys.json")).read()
+        signing, sealing = signing or kept.signing, sealing or kept.sealing
+    clock = SystemClock()
+
+    engine = _engine(settings)
+    return Service(
+        app=build(settings, engine),
+        accounts=lambda: SqlAccounts(engine(), clock),
+        registry=lambda: SqlRegistry(engine(), clock),
+        guard=_guard(settings),
+        passwords=Argon2id(),
+        tokens=JwtTokens(signing),
+        vault=AesGcmVault(sealing),
+        clock=clock,
+        access_seconds=settings.jwt_expiration // 1000,
+        refresh_seconds=settings.refresh_expiration // 1000,
+    )
+
+
+def _engine(settings: Settings) -> Callable[[], Engine]:
+    """The catalog's database, opened when it is first asked for, once."""
+    opening = threading.Lock()
+    opened: list[Engine] = []
+
+    def engine() -> Engine:
+        from jivs.backends.catalog.engine import Engine
+
+        with opening:
+            if not opened:
+                opened.append(Engine(_catalog_address(settings)))
+            return opened[0]
+
+    return engine
+
+
+def _guard(settings: Settings) -> Guard:
+    try:
+        networks = tuple(ipaddress.ip_network(text.strip()) for text in settings.networks.split(",") if text.strip())
+    except ValueError as error:
+        raise SettingsError(f"JIVS_NETWORKS: {error}. Write networks as 10.0.0.0/8, separated by commas.") from None
+    roots = tuple(Path(text.strip()) for text in settings.file_roots.split(":") if text.strip())
+    if not all(root.is_absolute() for root in roots):
+        raise SettingsError("JIVS_FILE_ROOTS: write folders from the root on, separated by colons.")
+    return Guard(roots=roots, networks=networks)
+
+
+def _catalog_address(settings: Settings) -> Address:
+    """Where the catalog is. Raises SettingsError for kinds of databases that cannot hold it."""
+    url = settings.database_url.get_secret_value()
+    if not url:
+        return Address(scheme="sqlite", database=str(settings.catalog_path))
+    address = Address.parse(url, variable)
+    if address.scheme not in {"sqlite", "postgresql", "postgres"}:
+        raise SettingsError(
+            f"DATABASE_URL: the catalog cannot be in {address.scheme}://. Write sqlite:///path or postgresql://..."
+        )
+    password = Secret(settings.database_password.get_secret_value()) or address.password
+    return replace(address, username=settings.database_username or address.username, password=password)
 
 
 def _gone(owner: str) -> bool:

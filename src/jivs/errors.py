@@ -5,7 +5,12 @@
     │   ├── UsageError           wrong argument, unknown table, refused SQL
     │   ├── SettingsError        a setting that cannot work
     │   ├── DriverMissingError   an optional package is not installed
-    │   └── ArchiveFormatError   not an archive, or one of a newer format
+    │   ├── ArchiveFormatError   not an archive, or one of a newer format
+    │   ├── NotFoundError        there is nothing of this name or number
+    │   ├── UnauthenticatedError nobody knows who asks
+    │   ├── ForbiddenError       who asks may not
+    │   ├── PreconditionError    it has to be said what the change is based on
+    │   └── TooManyError         too often; it says when to come back
     ├── TransientError       worth trying again                    exit 5
     │   ├── UnreachableError     source or target does not answer, or broke off
     │   ├── StoreError           the archive's store cannot be used: disk full, access denied
@@ -54,6 +59,30 @@ class DriverMissingError(UserError):
 
 class ArchiveFormatError(UserError):
     """The folder is not an archive, or one of a newer format."""
+
+
+class NotFoundError(UserError):
+    """There is nothing of this name or number."""
+
+
+class UnauthenticatedError(UserError):
+    """Nobody knows who asks."""
+
+
+class ForbiddenError(UserError):
+    """Who asks may not."""
+
+
+class PreconditionError(UserError):
+    """It has to be said what a change is based on."""
+
+
+class TooManyError(UserError):
+    """Too often; worth trying again after ``seconds``."""
+
+    def __init__(self, message: str, *, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class TransientError(JivsError):

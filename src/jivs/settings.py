@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from jivs.errors import SettingsError
@@ -24,7 +24,14 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "EXTRACTION_PARALLEL_THREADS": ("extraction", "parallel_threads"),
     "EXTRACTION_SOURCE_POOL_MAX_SIZE": ("extraction", "source_pool_max_size"),
     "DATABASE_URL": ("database_url",),
+    "DATABASE_USERNAME": ("database_username",),
+    "DATABASE_PASSWORD": ("database_password",),
     "LOG_LEVEL": ("log_level",),
+    "JWT_SECRET": ("jwt_secret",),
+    "JWT_EXPIRATION": ("jwt_expiration",),
+    "ENCRYPTION_KEY": ("encryption_key",),
+    "SERVER_PORT": ("server_port",),
+    "CORS_ALLOWED_ORIGINS": ("cors_allowed_origins",),
 }
 """Names of the deployment guide and the setting each of them sets."""
 
@@ -71,7 +78,38 @@ class Settings(BaseSettings):
         env_prefix="JIVS_", env_nested_delimiter="__", toml_file="jivs.toml", extra="forbid", frozen=True
     )
 
-    database_url: str = Field(default="", description="The catalog; empty: an SQLite file below the user's state folder.")
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="The catalog, sqlite:/// or postgresql://; empty: an SQLite file below the user's state folder.",
+    )
+    database_username: str = Field(default="", description="User of the catalog's database, if not in its URL.")
+    database_password: SecretStr = Field(default=SecretStr(""), description="Password of the catalog's database.")
+    jwt_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Signs access tokens, 32 characters or more; empty beside an SQLite catalog: made once, kept with it.",
+    )
+    jwt_expiration: int = Field(default=900_000, ge=10_000, le=86_400_000, description="Life of an access token, in ms.")
+    refresh_expiration: int = Field(
+        default=43_200_000,
+        ge=60_000,
+        le=2_592_000_000,
+        description="Life of a refresh token, in ms: a session's longest pause.",
+    )
+    encryption_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Encrypts credentials of sources: 32 bytes in base64, older keys behind a comma; empty: as above.",
+    )
+    file_roots: str = Field(
+        default="", description="Folders below which sources of the service may be files, separated by colons; empty: none."
+    )
+    networks: str = Field(
+        default="", description="Networks in which sources of the service may be, separated by commas; empty: everywhere."
+    )
+    server_address: str = Field(default="127.0.0.1", description="Where `jivs serve` listens.")
+    server_port: int = Field(default=8080, ge=0, le=65535, description="The port of `jivs serve`; 0: a free one.")
+    cors_allowed_origins: str = Field(
+        default="", description="Web sites that may call the API from a browser, as https://host, separated by commas."
+    )
     log_level: str = Field(default="WARNING", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Level of log lines.")
     extraction: Extraction = Field(default=Extraction(), description="Extraction.")
 
@@ -89,15 +127,9 @@ class Settings(BaseSettings):
 
     @property
     def catalog_path(self) -> Path:
-        """The file of the embedded catalog."""
-        if not self.database_url:
-            state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-            return Path(state) / "jivs" / "catalog.db"
-        if not self.database_url.startswith("sqlite:///"):
-            raise SettingsError(
-                "DATABASE_URL: this version keeps its catalog in SQLite: write sqlite:///path/catalog.db or leave it out."
-            )
-        return Path(self.database_url.removeprefix("sqlite:///"))
+        """The file of the embedded catalog, where none is set."""
+        state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+        return Path(state) / "jivs" / "catalog.db"
 
 
 class _GuideNames(PydanticBaseSettingsSource):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -13,13 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from jivs import connectors
+from jivs.backends.catalog.accounts import SqlAccounts
+from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.sql import SqlCatalog
 from jivs.backends.store.local import LocalStore
 from jivs.domain.source import Address, Limits
 from jivs.errors import UserError
+from jivs.ports.accounts import Accounts
 from jivs.ports.catalog import Catalog
 from jivs.ports.connector import Request, Session
 from jivs.ports.store import Store
+from jivs.testing.accounts import AccountsSuite
 from jivs.testing.clock import FakeClock
 from jivs.testing.servers import MariaServer, PostgresServer
 from jivs.testing.suites import CatalogSuite, ConnectorSuite, StoreSuite
@@ -34,10 +38,36 @@ class TestLocalStore(StoreSuite):
         return LocalStore(tmp_path / "store")
 
 
+def sqlite_engine(folder: Path) -> Engine:
+    return Engine(Address(scheme="sqlite", database=str(folder / "catalog.db")))
+
+
 class TestSqliteCatalog(CatalogSuite):
     @pytest.fixture
     def catalog(self, clock: FakeClock, tmp_path: Path) -> Catalog:
-        return SqlCatalog(tmp_path / "catalog.db", clock)
+        return SqlCatalog(sqlite_engine(tmp_path), clock)
+
+
+class TestPostgreSQLCatalog(CatalogSuite):
+    @pytest.fixture
+    def catalog(self, clock: FakeClock, pg: str) -> Iterator[Catalog]:
+        engine = Engine(Address.parse(pg, lambda _: None))
+        yield SqlCatalog(engine, clock)
+        engine.close()
+
+
+class TestSqliteAccounts(AccountsSuite):
+    @pytest.fixture
+    def accounts(self, clock: FakeClock, tmp_path: Path) -> Accounts:
+        return SqlAccounts(sqlite_engine(tmp_path), clock)
+
+
+class TestPostgreSQLAccounts(AccountsSuite):
+    @pytest.fixture
+    def accounts(self, clock: FakeClock, pg: str) -> Iterator[Accounts]:
+        engine = Engine(Address.parse(pg, lambda _: None))
+        yield SqlAccounts(engine, clock)
+        engine.close()
 
 
 def opener(url: str) -> Open:
@@ -130,32 +160,33 @@ def test_servers_do_not_run_as_root(postgres: PostgresServer, maria: MariaServer
         assert "Uid:\t0\t" not in status
 
 
-def test_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
-    import sqlalchemy as sa
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_migrations_make_the_tables_that_the_code_uses(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
     from jivs.backends.catalog import tables
 
-    SqlCatalog(tmp_path / "catalog.db", FakeClock()).close()
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'catalog.db'}")
-    with engine.connect() as connection:
+    made = (
+        sqlite_engine(tmp_path) if kind == "sqlite" else Engine(Address.parse(request.getfixturevalue("pg"), lambda _: None))
+    )
+    with made.read() as connection:
         context = MigrationContext.configure(connection)
         assert context.get_current_revision() == tables.HEAD
         assert compare_metadata(context, tables.metadata) == []
-    engine.dispose()
+    made.close()
     migrations = Path(tables.__file__).parent / "migrations"
     assert ScriptDirectory(str(migrations)).get_heads() == [tables.HEAD]
 
 
 def test_an_older_catalog_is_brought_up_and_a_newer_one_refused(tmp_path: Path) -> None:
     path = tmp_path / "catalog.db"
-    SqlCatalog(path, FakeClock()).close()
-    SqlCatalog(path, FakeClock()).close()
+    sqlite_engine(tmp_path).close()
+    sqlite_engine(tmp_path).close()
     connection = sqlite3.connect(path)
     connection.execute("update alembic_version set version_num = '9999'")
     connection.commit()
     connection.close()
     with pytest.raises(UserError, match="upgrade JiVS"):
-        SqlCatalog(path, FakeClock())
+        sqlite_engine(tmp_path)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jivs.ports.app import App
+    from jivs.ports.service import Service
+    from jivs.settings import Settings
 
 
 class Output(StrEnum):
@@ -48,6 +50,15 @@ def build_app() -> App:
     loaded = settings.load()
     logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     return bootstrap.build(loaded)
+
+
+def build_service() -> tuple[Service, Settings]:
+    """The application with users, and the settings."""
+    from jivs import bootstrap, settings
+
+    loaded = settings.load()
+    logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    return bootstrap.build_service(loaded), loaded
 
 
 def show_json(data: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from jivs import __version__
-from jivs.cli import archives, config, demo, extract, sources
+from jivs.cli import archives, config, demo, extract, serve, sources, user
 
 app = typer.Typer(
     name="jivs",
@@ -38,8 +38,18 @@ def root(
     """Verified extraction of data."""
 
 
-for verb in (demo.demo, sources.discover, sources.plan, extract.extract, archives.verify, archives.inspect, archives.query):
+for verb in (
+    demo.demo,
+    sources.discover,
+    sources.plan,
+    extract.extract,
+    archives.verify,
+    archives.inspect,
+    archives.query,
+    serve.serve,
+):
     app.command()(verb)
+app.add_typer(user.app, name="user")
 app.add_typer(config.app, name="config")
 
 

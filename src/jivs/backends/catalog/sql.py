@@ -2,73 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from jivs.backends.catalog.tables import HEAD, runs, steps
+from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.tables import runs, steps
 from jivs.domain.run import TRANSITIONS, Run, RunState, Step, StepState
-from jivs.errors import AlreadyExistsError, ConflictError, FencedError, UnreachableError, UserError
+from jivs.errors import AlreadyExistsError, ConflictError, FencedError
 from jivs.ports.clock import Clock
-
-_BUSY_MS = 30_000
 
 
 class SqlCatalog:
-    """Runs and steps in SQLite: WAL, every write ``BEGIN IMMEDIATE`` in one hop (deferred ones lose writes to "locked")."""
+    """Runs and steps in SQLite or PostgreSQL."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, engine: Engine, clock: Clock) -> None:
         self._clock = clock
-        self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=12)
-            sa.event.listen(self._engine, "connect", _prepare)
-            self._migrate()
-        except (sa.exc.DatabaseError, OSError) as error:
-            raise UnreachableError(
-                f"The catalog {path} cannot be used: {_reason(error)}. Check the file and its folder, or set "
-                "DATABASE_URL to another one.",
-                detail=repr(error),
-            ) from error
-
-    def _migrate(self) -> None:
-        with self._engine.connect() as connection:
-            if _version(connection) == HEAD:
-                return
-        from alembic import command
-        from alembic.config import Config
-
-        with self._write() as connection:
-            version = _version(connection)
-            if version == HEAD:
-                return
-            if version is not None and version > HEAD:
-                raise UserError(f"The catalog {self._path} belongs to a newer JiVS (schema {version}): upgrade JiVS.")
-            config = Config()
-            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-
-    @contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.connect() as connection:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                try:
-                    yield connection
-                except BaseException:
-                    connection.exec_driver_sql("ROLLBACK")
-                    raise
-                connection.exec_driver_sql("COMMIT")
-        except sa.exc.OperationalError as error:
-            raise UnreachableError(
-                f"The catalog {self._path} cannot be written: {_reason(error)}. Try again.", detail=repr(error)
-            ) from error
+        self._engine = engine
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
@@ -88,13 +40,13 @@ class SqlCatalog:
             "updated_at": run.updated_at.timestamp(),
         }
         try:
-            with self._write() as connection:
+            with self._engine.write() as connection:
                 connection.execute(runs.insert().values(row))
         except sa.exc.IntegrityError as error:
             raise AlreadyExistsError(f"Run {run.id} exists already.") from error
 
     def run(self, run_id: str) -> Run | None:
-        with self._engine.connect() as connection:
+        with self._engine.read() as connection:
             row = connection.execute(sa.select(runs).where(runs.c.id == run_id)).mappings().first()
         return _run(row) if row is not None else None
 
@@ -104,13 +56,13 @@ class SqlCatalog:
             query = query.where(runs.c.archive == archive)
         if digest:
             query = query.where(runs.c.digest == digest)
-        with self._engine.connect() as connection:
+        with self._engine.read() as connection:
             return [_run(row) for row in connection.execute(query).mappings()]
 
     def claim_run(self, run_id: str, owner: str, seconds: float, *, instead_of: int = -1) -> int | None:
         now = self._now()
         free = sa.or_(runs.c.lease_until.is_(None), runs.c.lease_until < now, runs.c.epoch == instead_of)
-        with self._write() as connection:
+        with self._engine.write() as connection:
             epoch = connection.execute(
                 runs.update()
                 .where(runs.c.id == run_id, free)
@@ -121,11 +73,11 @@ class SqlCatalog:
 
     def renew_run(self, run_id: str, epoch: int, seconds: float) -> bool:
         mine = sa.and_(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.lease_until.is_not(None))
-        with self._write() as connection:
+        with self._engine.write() as connection:
             return connection.execute(runs.update().where(mine).values(lease_until=self._now() + seconds)).rowcount == 1
 
     def transition(self, run_id: str, epoch: int, to: RunState, message: str = "") -> None:
-        with self._write() as connection:
+        with self._engine.write() as connection:
             row = connection.execute(sa.select(runs.c.state, runs.c.epoch).where(runs.c.id == run_id)).first()
             if row is None or row.epoch != epoch:
                 raise FencedError(f"Run {run_id} has another owner now: its state stays as it is.")
@@ -137,7 +89,7 @@ class SqlCatalog:
             connection.execute(runs.update().where(runs.c.id == run_id).values(values))
 
     def release_run(self, run_id: str, epoch: int) -> None:
-        with self._write() as connection:
+        with self._engine.write() as connection:
             connection.execute(
                 runs.update().where(runs.c.id == run_id, runs.c.epoch == epoch).values(lease_until=None, owner="")
             )
@@ -148,8 +100,8 @@ class SqlCatalog:
         rows = [{**empty, "partition": partition} for partition in partitions]
         if not rows:
             return
-        with self._write() as connection:
-            connection.execute(steps.insert().prefix_with("OR IGNORE"), rows)
+        with self._engine.write() as connection:
+            connection.execute(self._engine.insert(steps).on_conflict_do_nothing(), rows)
             if done:
                 known = steps.c.partition == sa.bindparam("wanted")
                 change = steps.update().where(steps.c.run_id == run_id, known).values(state=state, lease_until=None)
@@ -166,6 +118,7 @@ class SqlCatalog:
             .where(steps.c.run_id == run_id, steps.c.state.in_(["READY", "CLAIMED"]), free)
             .order_by(steps.c.seq)
             .limit(1)
+            .with_for_update(skip_locked=True)
             .scalar_subquery()
         )
         claim = (
@@ -180,7 +133,7 @@ class SqlCatalog:
             )
             .returning(steps)
         )
-        with self._write() as connection:
+        with self._engine.write() as connection:
             row = connection.execute(claim).mappings().first()
         return _step(row) if row is not None else None
 
@@ -201,39 +154,21 @@ class SqlCatalog:
             steps.c.epoch == epoch,
             steps.c.state == StepState.CLAIMED.value,
         )
-        with self._write() as connection:
+        with self._engine.write() as connection:
             return connection.execute(steps.update().where(*mine).values(values)).rowcount == 1
 
     def drop_steps(self, run_id: str, partitions: Iterable[str]) -> None:
-        with self._write() as connection:
+        with self._engine.write() as connection:
             for partition in partitions:
                 connection.execute(steps.delete().where(steps.c.run_id == run_id, steps.c.partition == partition))
 
     def steps(self, run_id: str) -> list[Step]:
         query = sa.select(steps).where(steps.c.run_id == run_id).order_by(steps.c.seq)
-        with self._engine.connect() as connection:
+        with self._engine.read() as connection:
             return [_step(row) for row in connection.execute(query).mappings()]
 
     def close(self) -> None:
-        self._engine.dispose()
-
-
-def _prepare(connection: Any, _record: Any) -> None:
-    # busy_timeout before any other PRAGMA: switching to WAL already needs the lock it waits for.
-    connection.isolation_level = None
-    for pragma in (f"busy_timeout={_BUSY_MS}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _version(connection: sa.Connection) -> str | None:
-    if not sa.inspect(connection).has_table("alembic_version"):
-        return None
-    version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-    return str(version) if version is not None else None
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or getattr(error, "strerror", None) or type(error).__name__)
+        self._engine.close()
 
 
 def _run(row: Any) -> Run:

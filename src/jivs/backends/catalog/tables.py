@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0001"
+HEAD = "0003"
 """The newest migration: what this version of JiVS works on."""
 
 metadata = sa.MetaData()
 
+BigId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""SQLite numbers rows by itself in columns declared INTEGER only."""
+
 runs = sa.Table(
     "runs",
     metadata,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("seq", BigId, primary_key=True, autoincrement=True),
     sa.Column("id", sa.String(40), nullable=False, unique=True),
     sa.Column("kind", sa.String(20), nullable=False),
     sa.Column("source", sa.Text, nullable=False),
@@ -31,7 +34,7 @@ sa.Index("runs_by_archive", runs.c.archive, runs.c.digest)
 steps = sa.Table(
     "steps",
     metadata,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("seq", BigId, primary_key=True, autoincrement=True),
     sa.Column("run_id", sa.String(40), sa.ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
     sa.Column("partition", sa.String(40), nullable=False),
     sa.Column("state", sa.String(10), nullable=False),
@@ -42,4 +45,97 @@ steps = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.UniqueConstraint("run_id", "partition"),
 )
-sa.Index("steps_open", steps.c.run_id, steps.c.seq, sqlite_where=steps.c.state.in_(["READY", "CLAIMED"]))
+_OPEN = sa.text("state IN ('READY', 'CLAIMED')")
+sa.Index("steps_open", steps.c.run_id, steps.c.seq, sqlite_where=_OPEN, postgresql_where=_OPEN)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("username", sa.String(100), nullable=False),
+    sa.Column("folded", sa.String(200), nullable=False, unique=True),
+    sa.Column("password_hash", sa.Text, nullable=False),
+    sa.Column("roles", sa.Text, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+)
+
+refresh_tokens = sa.Table(
+    "refresh_tokens",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("family", sa.String(40), nullable=False),
+    sa.Column("user_id", BigId, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
+    sa.Column("used_at", sa.Float, nullable=True),
+    sa.Column("revoked", sa.Boolean, nullable=False),
+)
+sa.Index("refresh_tokens_by_family", refresh_tokens.c.family)
+sa.Index("refresh_tokens_by_user", refresh_tokens.c.user_id)
+sa.Index("refresh_tokens_by_expiry", refresh_tokens.c.expires_at)
+
+revoked_tokens = sa.Table(
+    "revoked_tokens",
+    metadata,
+    sa.Column("token_id", sa.String(40), primary_key=True),
+    sa.Column("expires_at", sa.Float, nullable=False),
+)
+sa.Index("revoked_tokens_by_expiry", revoked_tokens.c.expires_at)
+
+login_failures = sa.Table(
+    "login_failures",
+    metadata,
+    sa.Column("key", sa.String(300), primary_key=True),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("last_at", sa.Float, nullable=False),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("seq", BigId, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("actor", sa.String(100), nullable=False),
+    sa.Column("action", sa.String(60), nullable=False),
+    sa.Column("object", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+)
+sa.Index("audit_by_actor", audit.c.actor, audit.c.seq)
+sa.Index("audit_by_object", audit.c.object, audit.c.seq)
+
+sources = sa.Table(
+    "sources",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("folded", sa.String(200), nullable=False, unique=True),
+    sa.Column("scheme", sa.String(40), nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("port", sa.Integer, nullable=True),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("options", sa.Text, nullable=False),
+    sa.Column("sealed", sa.Text, nullable=False),
+    sa.Column("max_connections", sa.Integer, nullable=False),
+    sa.Column("max_rows_per_second", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("scope", sa.String(64), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("headers", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+sa.Index("idempotency_keys_by_age", idempotency_keys.c.at)

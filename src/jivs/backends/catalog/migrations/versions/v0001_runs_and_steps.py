@@ -8,11 +8,14 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+_BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_OPEN = sa.text("state IN ('READY', 'CLAIMED')")
+
 
 def upgrade() -> None:
     op.create_table(
         "runs",
-        sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("seq", _BIG, primary_key=True, autoincrement=True),
         sa.Column("id", sa.String(40), nullable=False, unique=True),
         sa.Column("kind", sa.String(20), nullable=False),
         sa.Column("source", sa.Text, nullable=False),
@@ -29,7 +32,7 @@ def upgrade() -> None:
     op.create_index("runs_by_archive", "runs", ["archive", "digest"])
     op.create_table(
         "steps",
-        sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("seq", _BIG, primary_key=True, autoincrement=True),
         sa.Column("run_id", sa.String(40), sa.ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
         sa.Column("partition", sa.String(40), nullable=False),
         sa.Column("state", sa.String(10), nullable=False),
@@ -40,7 +43,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.UniqueConstraint("run_id", "partition"),
     )
-    op.create_index("steps_open", "steps", ["run_id", "seq"], sqlite_where=sa.text("state IN ('READY', 'CLAIMED')"))
+    op.create_index("steps_open", "steps", ["run_id", "seq"], sqlite_where=_OPEN, postgresql_where=_OPEN)
 
 
 def downgrade() -> None:

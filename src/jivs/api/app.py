@@ -1,0 +1,44 @@
+"""The application: routes, errors and the shield put together."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from jivs import __version__
+from jivs.api import actuator, audit, auth, problems, sources, users
+from jivs.api.shield import Shield
+from jivs.ports.service import Service
+
+PREFIX = "/api/v1"
+
+
+def create(service: Service, *, origins: list[str]) -> FastAPI:
+    """The ASGI application of a service. ``origins``: web sites that may call it from a browser."""
+    app = FastAPI(
+        title="JiVS",
+        version=__version__,
+        description="Verified extraction of data from systems that are being retired or replaced.",
+        openapi_url="/v3/api-docs",
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.service = service
+    problems.install(app)
+    api = APIRouter(prefix=PREFIX)
+    for noun in (auth, users, sources, audit):
+        api.include_router(noun.router)
+    app.include_router(api)
+    app.include_router(actuator.router)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-Match", "Idempotency-Key", "Last-Event-ID", "traceparent"],
+            expose_headers=["ETag", "Location", "Retry-After", "X-Trace-Id"],
+            max_age=600,
+        )
+    app.add_middleware(Shield)
+    return app

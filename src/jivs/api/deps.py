@@ -1,0 +1,99 @@
+"""What routes ask for: the service, who asks, and whether they may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from jivs.domain.access import Right, User
+from jivs.errors import ConflictError, ForbiddenError, PreconditionError, UnauthenticatedError
+from jivs.operations import users
+from jivs.ports.secrets import Claims
+from jivs.ports.service import Service
+
+_bearer = HTTPBearer(auto_error=False, description="The access token that POST /auth/login gives.")
+
+
+class Model(BaseModel):
+    """A body of the API: camelCase names, nothing that is not known."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", hide_input_in_errors=True)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks."""
+
+    user: User
+    claims: Claims
+
+
+def service(request: Request) -> Service:
+    """The service that this application was made for."""
+    found: Service = request.app.state.service
+    return found
+
+
+ServiceDep = Annotated[Service, Depends(service)]
+
+
+def caller(given: ServiceDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+    """Who asks; 401 if nobody knows."""
+    if credentials is None:
+        raise UnauthenticatedError(
+            "Log in first: POST /api/v1/auth/login, and then send: Authorization: Bearer <accessToken>."
+        )
+    return Caller(*users.authenticate(given, credentials.credentials))
+
+
+CallerDep = Annotated[Caller, Depends(caller)]
+
+
+def may(right: Right) -> Callable[[Caller], Caller]:
+    """A dependency: the caller, who has this right; 403 otherwise."""
+
+    def check(who: CallerDep) -> Caller:
+        if not who.user.may(right):
+            raise ForbiddenError(f"The roles of {who.user.username} do not give the right {right}.")
+        return who
+
+    check.right = right  # type: ignore[attr-defined] # a test walks all routes and reads it
+    return check
+
+
+ReaderDep = Annotated[Caller, Depends(may(Right.READ))]
+WorkerDep = Annotated[Caller, Depends(may(Right.WORK))]
+AuditorDep = Annotated[Caller, Depends(may(Right.AUDIT))]
+AdminDep = Annotated[Caller, Depends(may(Right.ADMINISTER))]
+
+
+def address(request: Request) -> str:
+    """Where a request comes from. Behind a proxy, uvicorn puts the client's address here if the proxy is trusted."""
+    return request.client.host if request.client else "unknown"
+
+
+AddressDep = Annotated[str, Depends(address)]
+
+
+def etag(version: int) -> str:
+    """The ETag of a version of something (RFC 9110, section 8.8.3)."""
+    return f'"{version}"'
+
+
+def expected_version(if_match: Annotated[str | None, Header(description="The ETag that was read.")] = None) -> int:
+    """The version that a change is for; 428 without one."""
+    if if_match is None:
+        raise PreconditionError("Send If-Match with the ETag that you read, so that no change of somebody else is lost.")
+    text = if_match.strip().removeprefix("W/").strip('"')
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise ConflictError("If-Match is no ETag of this object: read it again, and then change it.")
+    return int(text)
+
+
+VersionDep = Annotated[int, Depends(expected_version)]

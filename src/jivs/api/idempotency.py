@@ -1,0 +1,71 @@
+"""``Idempotency-Key``: a request that is sent again is answered as the first one was, and nothing happens twice.
+
+Source: IETF draft "The Idempotency-Key HTTP Header Field". A key belongs to a user and to one request; it is kept for a day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+
+from jivs.errors import ConflictError, UnauthenticatedError, UsageError
+from jivs.operations import users
+from jivs.ports.accounts import Replayed
+from jivs.ports.service import Service
+
+_KEPT = ("content-type", "location", "etag")
+_LONGEST = 255
+
+
+class Idempotent(APIRoute):
+    """A route whose POST may be sent again with the same key."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's handler, behind the record of keys."""
+        handle = super().get_route_handler()
+
+        async def replaying(request: Request) -> Response:
+            key = request.headers.get("idempotency-key")
+            if request.method != "POST" or key is None:
+                return await handle(request)
+            if not 1 <= len(key) <= _LONGEST or not key.isascii() or not key.isprintable():
+                raise UsageError(f"Idempotency-Key: send 1 to {_LONGEST} printable characters of ASCII, a UUID for example.")
+            service: Service = request.app.state.service
+            scope, digest = await _identity(service, request, key)
+            before = await run_in_threadpool(service.accounts().claim_key, scope, digest)
+            if before is not None:
+                return _again(before, digest)
+            try:
+                response = await handle(request)
+            except BaseException:
+                await run_in_threadpool(service.accounts().drop_key, scope)
+                raise
+            headers = {name: response.headers[name] for name in _KEPT if name in response.headers}
+            done = Replayed(digest=digest, status=response.status_code, headers=headers, body=bytes(response.body).decode())
+            await run_in_threadpool(service.accounts().finish_key, scope, done)
+            return response
+
+        return replaying
+
+
+async def _identity(service: Service, request: Request, key: str) -> tuple[str, str]:
+    """Whose key it is, and what it is for."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise UnauthenticatedError("Log in first.")
+    user, _claims = await run_in_threadpool(users.authenticate, service, token)
+    said = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode() + await request.body())
+    return hashlib.sha256(f"{user.id}\n{key}".encode()).hexdigest(), said.hexdigest()
+
+
+def _again(before: Replayed, digest: str) -> Response:
+    if before.digest != digest:
+        raise UsageError("This Idempotency-Key was sent with another request: take a new one for each.")
+    if not before.status:
+        raise ConflictError("The first request with this Idempotency-Key is still being answered: send it again later.")
+    return Response(before.body, status_code=before.status, headers={**before.headers, "Idempotent-Replayed": "true"})

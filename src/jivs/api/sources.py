@@ -1,0 +1,192 @@
+"""``/sources``: where data comes from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field, SecretStr
+
+from jivs.api.deps import AdminDep, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.idempotency import Idempotent
+from jivs.domain.registry import Source, SourceDraft
+from jivs.domain.source import Secret
+from jivs.operations import sources
+
+router = APIRouter(prefix="/sources", tags=["sources"], route_class=Idempotent)
+
+IdPath = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["sales"])]
+
+
+class SourceIn(Model):
+    """A source. The URL may hold user and password; ``password`` counts before it. Left out, a kept password stays."""
+
+    name: Name
+    url: Annotated[str, Field(min_length=1, max_length=4000, examples=["postgresql://reader@db.example:5432/sales"])]
+    username: Annotated[str, Field(max_length=300)] = ""
+    password: Annotated[SecretStr | None, Field(max_length=4000)] = None
+    max_connections: Annotated[int, Field(ge=0, le=1000, description="At once; 0: the service's default.")] = 0
+    max_rows_per_second: Annotated[int, Field(ge=0, le=10**9, description="0: no limit.")] = 0
+
+
+class SourceOut(Model):
+    """A source, without its password."""
+
+    id: int
+    name: str
+    kind: str
+    url: str
+    username: str
+    has_password: bool
+    options: dict[str, str]
+    max_connections: int
+    max_rows_per_second: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class SourcePage(Model):
+    """Sources by id; ``nextCursor`` is there if there are more."""
+
+    items: list[SourceOut]
+    next_cursor: int | None
+
+
+class Tried(Model):
+    """What answered, or why nothing did."""
+
+    success: bool
+    message: str
+    product: str = ""
+    version: str = ""
+
+
+class Turned(Model):
+    """How many passwords were under an older key, and how many there are."""
+
+    turned: int
+    passwords: int
+
+
+class TableOut(Model):
+    """A table of a source. Estimates are -1 where the source has none."""
+
+    schema_: Annotated[str, Field(alias="schema")]
+    name: str
+    kind: str
+    estimated_rows: int
+    estimated_bytes: int
+
+
+def _draft(body: SourceIn) -> SourceDraft:
+    address = sources.parse(body.url)
+    password = Secret(body.password.get_secret_value()) if body.password is not None else address.password
+    return SourceDraft(
+        name=body.name,
+        address=replace(address, password=password, username=body.username or address.username),
+        max_connections=body.max_connections,
+        max_rows_per_second=body.max_rows_per_second,
+    )
+
+
+def _out(source: Source) -> SourceOut:
+    return SourceOut(
+        id=source.id,
+        name=source.name,
+        kind=source.address.scheme,
+        url=source.address.shown,
+        username=source.address.username,
+        has_password=bool(source.sealed),
+        options=source.address.options,
+        max_connections=source.max_connections,
+        max_rows_per_second=source.max_rows_per_second,
+        created_at=source.created_at,
+        updated_at=source.updated_at,
+    )
+
+
+def _tried(answer: sources.Answer) -> Tried:
+    if answer.server is None:
+        return Tried(success=False, message=answer.error)
+    return Tried(success=True, message="It answers.", product=answer.server.product, version=answer.server.version)
+
+
+@router.get("")
+def list_sources(
+    service: ServiceDep,
+    _: ReaderDep,
+    name: Annotated[str, Query(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name.")] = "",
+    cursor: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> SourcePage:
+    """All sources."""
+    found = service.registry().sources(after=cursor, limit=limit + 1, name=name)
+    return SourcePage(
+        items=[_out(one) for one in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
+    )
+
+
+@router.post("", status_code=201)
+def add_source(service: ServiceDep, worker: WorkerDep, body: SourceIn, response: Response) -> SourceOut:
+    """Keep a source. Nothing is connected: POST /sources/{id}/test does."""
+    source = sources.add(service, worker.user.username, _draft(body))
+    response.headers["Location"] = f"/api/v1/sources/{source.id}"
+    response.headers["ETag"] = etag(source.version)
+    return _out(source)
+
+
+@router.get("/{source_id}")
+def get_source(service: ServiceDep, _: ReaderDep, source_id: IdPath, response: Response) -> SourceOut:
+    """One source."""
+    source = sources.get(service, source_id)
+    response.headers["ETag"] = etag(source.version)
+    return _out(source)
+
+
+@router.put("/{source_id}")
+def change_source(
+    service: ServiceDep, worker: WorkerDep, source_id: IdPath, version: VersionDep, body: SourceIn, response: Response
+) -> SourceOut:
+    """Replace a source."""
+    draft = _draft(body)
+    keep = body.password is None and not draft.address.password
+    source = sources.change(service, worker.user.username, source_id, version, draft, keep_password=keep)
+    response.headers["ETag"] = etag(source.version)
+    return _out(source)
+
+
+@router.delete("/{source_id}", status_code=204)
+def remove_source(service: ServiceDep, worker: WorkerDep, source_id: IdPath) -> None:
+    """Delete a source. Archives that were made from it stay."""
+    sources.remove(service, worker.user.username, source_id)
+
+
+@router.post("/turn-keys")
+def turn_keys(service: ServiceDep, admin: AdminDep) -> Turned:
+    """Encrypt every password with the newest key. When all are, the old keys may go from ENCRYPTION_KEY."""
+    turned, seen = sources.turn_keys(service, admin.user.username)
+    return Turned(turned=turned, passwords=seen)
+
+
+@router.post("/{source_id}/test")
+def try_source(service: ServiceDep, _: WorkerDep, source_id: IdPath) -> Tried:
+    """Connect, and say what answered."""
+    return _tried(sources.try_kept(service, source_id))
+
+
+@router.get("/{source_id}/tables")
+def list_tables(service: ServiceDep, _: WorkerDep, source_id: IdPath) -> list[TableOut]:
+    """What the source has."""
+    return [
+        TableOut(
+            schema_=listing.name.schema,
+            name=listing.name.name,
+            kind=listing.kind.value,
+            estimated_rows=listing.estimated_rows,
+            estimated_bytes=listing.estimated_bytes,
+        )
+        for listing in sources.tables(service, source_id)
+    ]

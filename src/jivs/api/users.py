@@ -1,0 +1,125 @@
+"""``/users``: accounts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field, SecretStr
+
+from jivs.api.deps import AdminDep, CallerDep, Model, ServiceDep, VersionDep, etag
+from jivs.api.idempotency import Idempotent
+from jivs.domain.access import Role, User
+from jivs.domain.source import Secret
+from jivs.operations import users
+
+router = APIRouter(prefix="/users", tags=["users"], route_class=Idempotent)
+
+RolesField = Annotated[frozenset[Role], Field(min_length=1, examples=[["DATA_ENGINEER"]])]
+IdPath = Annotated[int, Field(ge=1, le=2**63 - 1)]
+
+
+class NewUser(Model):
+    """An account to be made."""
+
+    username: Annotated[str, Field(min_length=1, max_length=100, examples=["ada"])]
+    password: Annotated[SecretStr, Field(max_length=1024, examples=["a few words that nobody guesses"])]
+    roles: RolesField
+
+
+class ChangedUser(Model):
+    """What an account is to be."""
+
+    roles: RolesField
+    active: bool = True
+
+
+class NewPassword(Model):
+    """A new password; ``oldPassword`` where it is one's own."""
+
+    old_password: Annotated[SecretStr, Field(max_length=1024)] = SecretStr("")
+    new_password: Annotated[SecretStr, Field(max_length=1024)]
+
+
+class UserOut(Model):
+    """An account."""
+
+    id: int
+    username: str
+    roles: list[Role]
+    active: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class UserPage(Model):
+    """Accounts by id; ``nextCursor`` is there if there are more."""
+
+    items: list[UserOut]
+    next_cursor: int | None
+
+
+def _out(user: User) -> UserOut:
+    return UserOut(
+        id=user.id,
+        username=user.username,
+        roles=sorted(user.roles),
+        active=user.active,
+        created_at=user.created_at,
+        updated_at=user.updated_at,
+    )
+
+
+@router.get("")
+def list_users(
+    service: ServiceDep,
+    _: AdminDep,
+    cursor: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> UserPage:
+    """All accounts."""
+    found = service.accounts().users(after=cursor, limit=limit + 1)
+    return UserPage(
+        items=[_out(user) for user in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
+    )
+
+
+@router.post("", status_code=201)
+def add_user(service: ServiceDep, admin: AdminDep, body: NewUser, response: Response) -> UserOut:
+    """Make an account."""
+    user = users.add(service, admin.user.username, body.username, Secret(body.password.get_secret_value()), body.roles)
+    response.headers["Location"] = f"/api/v1/users/{user.id}"
+    response.headers["ETag"] = etag(user.version)
+    return _out(user)
+
+
+@router.get("/{user_id}")
+def get_user(service: ServiceDep, _: AdminDep, user_id: IdPath, response: Response) -> UserOut:
+    """One account."""
+    user = users.get(service, user_id)
+    response.headers["ETag"] = etag(user.version)
+    return _out(user)
+
+
+@router.put("/{user_id}")
+def change_user(
+    service: ServiceDep, admin: AdminDep, user_id: IdPath, version: VersionDep, body: ChangedUser, response: Response
+) -> UserOut:
+    """Other roles, or an account that is closed or opened again. All its sessions end."""
+    user = users.change_roles(service, admin.user.username, user_id, version, body.roles, active=body.active)
+    response.headers["ETag"] = etag(user.version)
+    return _out(user)
+
+
+@router.put("/{user_id}/password", status_code=204)
+def change_password(service: ServiceDep, caller: CallerDep, user_id: IdPath, body: NewPassword) -> None:
+    """One's own password, or, for an ADMIN, anybody's. All sessions of the account end."""
+    old, new = Secret(body.old_password.get_secret_value()), Secret(body.new_password.get_secret_value())
+    users.change_password(service, caller.user, user_id, old, new)
+
+
+@router.delete("/{user_id}", status_code=204)
+def remove_user(service: ServiceDep, admin: AdminDep, user_id: IdPath) -> None:
+    """Delete an account. What it did stays in the audit trail."""
+    users.remove(service, admin.user.username, user_id)

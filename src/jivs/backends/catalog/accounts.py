@@ -1,0 +1,275 @@
+"""Users, tokens and the audit trail in the catalog's database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from jivs.backends.catalog import trail
+from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.tables import idempotency_keys as keys
+from jivs.backends.catalog.tables import login_failures, refresh_tokens, revoked_tokens, users
+from jivs.domain.access import Role, User
+from jivs.domain.audit import Deed, Entry
+from jivs.errors import AlreadyExistsError, ConflictError, UsageError
+from jivs.ports.accounts import Refresh, Replayed
+from jivs.ports.clock import Clock
+
+_BOOTSTRAPPING = 0x6A697662
+_ADMINISTERING = 0x6A697663
+_KEY_SECONDS = 86_400.0
+_ANSWER_SECONDS = 60.0
+
+
+class SqlAccounts:
+    """Accounts in SQLite or PostgreSQL."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    # -- users ----------------------------------------------------------------------------------------------------
+
+    def add(self, username: str, password_hash: str, roles: frozenset[Role], deed: Deed) -> User:
+        try:
+            with self._engine.write() as connection:
+                user = self._insert(connection, username, password_hash, roles)
+                trail.append(self._engine, connection, self._now(), deed)
+        except sa.exc.IntegrityError as error:
+            raise AlreadyExistsError(f"There is a user {username} already: take another name.") from error
+        return user
+
+    def bootstrap(self, username: str, password_hash: str, deed: Deed) -> User | None:
+        with self._engine.write() as connection:
+            self._engine.lock(connection, _BOOTSTRAPPING)
+            if connection.execute(sa.select(users.c.id).limit(1)).first() is not None:
+                return None
+            user = self._insert(connection, username, password_hash, frozenset({Role.ADMIN}))
+            trail.append(self._engine, connection, self._now(), deed)
+        return user
+
+    def _insert(self, connection: sa.Connection, username: str, password_hash: str, roles: frozenset[Role]) -> User:
+        now = self._now()
+        row = connection.execute(
+            users.insert()
+            .values(
+                username=username,
+                folded=username.casefold(),
+                password_hash=password_hash,
+                roles=_joined(roles),
+                active=True,
+                generation=1,
+                version=1,
+                created_at=now,
+                updated_at=now,
+            )
+            .returning(users)
+        )
+        return _user(row.mappings().one())
+
+    def user(self, user_id: int) -> User | None:
+        return self._one(users.c.id == user_id)
+
+    def named(self, username: str) -> User | None:
+        return self._one(users.c.folded == username.casefold())
+
+    def _one(self, condition: Any) -> User | None:
+        with self._engine.read() as connection:
+            row = connection.execute(sa.select(users).where(condition)).mappings().first()
+        return _user(row) if row is not None else None
+
+    def users(self, *, after: int = 0, limit: int = 100) -> list[User]:
+        with self._engine.read() as connection:
+            query = sa.select(users).where(users.c.id > after).order_by(users.c.id).limit(limit)
+            return [_user(row) for row in connection.execute(query).mappings()]
+
+    def change(
+        self,
+        user_id: int,
+        version: int,
+        deed: Deed,
+        *,
+        password_hash: str | None = None,
+        roles: frozenset[Role] | None = None,
+        active: bool | None = None,
+    ) -> User:
+        given = {
+            "password_hash": password_hash,
+            "roles": _joined(roles) if roles is not None else None,
+            "active": active,
+        }
+        values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        values |= {"version": version + 1, "generation": users.c.generation + 1, "updated_at": self._now()}
+        with self._engine.write() as connection:
+            self._engine.lock(connection, _ADMINISTERING)
+            mine = sa.and_(users.c.id == user_id, users.c.version == version)
+            row = connection.execute(users.update().where(mine).values(values).returning(users)).mappings().first()
+            if row is None:
+                raise ConflictError("The user was changed or deleted meanwhile: read it again, and then change it.")
+            self._require_admin(connection)
+            trail.append(self._engine, connection, self._now(), deed)
+        return _user(row)
+
+    def remove(self, user_id: int, deed: Deed) -> bool:
+        with self._engine.write() as connection:
+            self._engine.lock(connection, _ADMINISTERING)
+            if not connection.execute(users.delete().where(users.c.id == user_id)).rowcount:
+                return False
+            self._require_admin(connection)
+            trail.append(self._engine, connection, self._now(), deed)
+        return True
+
+    @staticmethod
+    def _require_admin(connection: sa.Connection) -> None:
+        admin = sa.and_(users.c.active, users.c.roles.contains(Role.ADMIN.value))
+        if connection.execute(sa.select(users.c.id).where(admin).limit(1)).first() is None:
+            raise ConflictError("Nobody could administer JiVS any more: make another user an ADMIN first.")
+
+    # -- tokens ---------------------------------------------------------------------------------------------------
+
+    def begin_session(self, refresh: Refresh, deed: Deed) -> None:
+        with self._engine.write() as connection:
+            connection.execute(refresh_tokens.insert().values(**refresh.__dict__, revoked=False))
+            trail.append(self._engine, connection, self._now(), deed)
+
+    def rotate(self, digest: str, successor: str, expires_at: float) -> Refresh | None:
+        now = self._now()
+        with self._engine.write() as connection:
+            mine = sa.and_(refresh_tokens.c.digest == digest, refresh_tokens.c.used_at.is_(None))
+            used = refresh_tokens.update().where(mine).values(used_at=now).returning(refresh_tokens)
+            row = connection.execute(used).mappings().first()
+            if row is None:
+                self._revoke_reused(connection, digest)
+                return None
+            user = connection.execute(
+                sa.select(users.c.active, users.c.generation).where(users.c.id == row["user_id"])
+            ).first()
+            sound = user is not None and user.active and user.generation == row["generation"]
+            if row["revoked"] or row["expires_at"] <= now or not sound:
+                return None
+            new = Refresh(
+                digest=successor,
+                family=row["family"],
+                user_id=row["user_id"],
+                generation=row["generation"],
+                expires_at=expires_at,
+            )
+            connection.execute(refresh_tokens.insert().values(**new.__dict__, revoked=False))
+        return new
+
+    def _revoke_reused(self, connection: sa.Connection, digest: str) -> None:
+        known = connection.execute(
+            sa.select(refresh_tokens.c.family, users.c.username)
+            .join(users, users.c.id == refresh_tokens.c.user_id)
+            .where(refresh_tokens.c.digest == digest)
+        ).first()
+        if known is None:
+            return
+        family = refresh_tokens.c.family == known.family
+        connection.execute(refresh_tokens.update().where(family).values(revoked=True))
+        deed = Deed(
+            actor=known.username, action="token.reused", object=f"user:{known.username}", detail={"family": known.family}
+        )
+        trail.append(self._engine, connection, self._now(), deed)
+
+    def end_session(self, family: str, token_id: str, expires_at: float, deed: Deed) -> None:
+        with self._engine.write() as connection:
+            if family:
+                connection.execute(refresh_tokens.update().where(refresh_tokens.c.family == family).values(revoked=True))
+            new = self._engine.insert(revoked_tokens).values(token_id=token_id, expires_at=expires_at)
+            connection.execute(new.on_conflict_do_nothing())
+            trail.append(self._engine, connection, self._now(), deed)
+
+    def is_revoked(self, token_id: str) -> bool:
+        with self._engine.read() as connection:
+            query = sa.select(revoked_tokens.c.token_id).where(revoked_tokens.c.token_id == token_id)
+            return connection.execute(query).first() is not None
+
+    def sweep(self) -> int:
+        now = self._now()
+        with self._engine.write() as connection:
+            return sum(
+                connection.execute(table.delete().where(table.c.expires_at < now)).rowcount
+                for table in (refresh_tokens, revoked_tokens)
+            )
+
+    # -- failed logins --------------------------------------------------------------------------------------------
+
+    def failures(self, keys: list[str], window: float) -> int:
+        with self._engine.read() as connection:
+            lately = sa.and_(login_failures.c.key.in_(keys), login_failures.c.last_at > self._now() - window)
+            return connection.execute(sa.select(sa.func.max(login_failures.c.count)).where(lately)).scalar() or 0
+
+    def failed(self, keys: list[str], window: float) -> None:
+        now = self._now()
+        with self._engine.write() as connection:
+            connection.execute(login_failures.delete().where(login_failures.c.last_at <= now - window))
+            for key in sorted(keys):
+                new = self._engine.insert(login_failures).values(key=key, count=1, last_at=now)
+                more = {"count": login_failures.c.count + 1, "last_at": now}
+                connection.execute(new.on_conflict_do_update(index_elements=[login_failures.c.key], set_=more))
+
+    def forgive(self, keys: list[str]) -> None:
+        with self._engine.write() as connection:
+            connection.execute(login_failures.delete().where(login_failures.c.key.in_(keys)))
+
+    # -- idempotency keys -----------------------------------------------------------------------------------------
+
+    def claim_key(self, scope: str, digest: str) -> Replayed | None:
+        now = self._now()
+        old = sa.or_(keys.c.at <= now - _KEY_SECONDS, sa.and_(keys.c.status == 0, keys.c.at <= now - _ANSWER_SECONDS))
+        with self._engine.write() as connection:
+            connection.execute(keys.delete().where(old))
+            new = self._engine.insert(keys).values(scope=scope, digest=digest, status=0, headers="{}", body="", at=now)
+            if connection.execute(new.on_conflict_do_nothing().returning(keys.c.scope)).first() is not None:
+                return None
+            row = connection.execute(sa.select(keys).where(keys.c.scope == scope)).mappings().one()
+        return Replayed(digest=row["digest"], status=row["status"], headers=json.loads(row["headers"]), body=row["body"])
+
+    def finish_key(self, scope: str, replayed: Replayed) -> None:
+        answer = {"status": replayed.status, "headers": json.dumps(replayed.headers), "body": replayed.body}
+        with self._engine.write() as connection:
+            connection.execute(keys.update().where(keys.c.scope == scope, keys.c.digest == replayed.digest).values(answer))
+
+    def drop_key(self, scope: str) -> None:
+        with self._engine.write() as connection:
+            connection.execute(keys.delete().where(keys.c.scope == scope))
+
+    # -- the audit trail ------------------------------------------------------------------------------------------
+
+    def record(self, deed: Deed) -> None:
+        with self._engine.write() as connection:
+            trail.append(self._engine, connection, self._now(), deed)
+
+    def deeds(self, *, before: int = 0, limit: int = 100, actor: str = "", object_: str = "") -> list[Entry]:
+        return trail.page(self._engine, before=before, limit=limit, actor=actor, object_=object_)
+
+    def trail(self) -> Iterator[Entry]:
+        return trail.everything(self._engine)
+
+
+def _joined(roles: frozenset[Role]) -> str:
+    if not roles:
+        raise UsageError(f"A user needs a role: {', '.join(Role)}.")
+    return ",".join(sorted(roles))
+
+
+def _user(row: Any) -> User:
+    return User(
+        id=row["id"],
+        username=row["username"],
+        password_hash=row["password_hash"],
+        roles=frozenset(map(Role, row["roles"].split(","))),
+        active=bool(row["active"]),
+        generation=row["generation"],
+        version=row["version"],
+        created_at=datetime.fromtimestamp(row["created_at"], UTC),
+        updated_at=datetime.fromtimestamp(row["updated_at"], UTC),
+    )

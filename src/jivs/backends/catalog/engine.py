@@ -1,0 +1,137 @@
+"""The database behind the catalog: SQLite in a file, or PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from jivs.backends.catalog.tables import HEAD
+from jivs.domain.source import Address
+from jivs.errors import UnreachableError, UserError
+
+_BUSY_MS = 30_000
+_MIGRATING = 0x6A697673
+"""The advisory lock of whoever migrates."""
+
+
+class Engine:
+    """Short transactions, each on a connection of the pool. Raises UnreachableError where the database does not answer."""
+
+    def __init__(self, address: Address, *, pool: int = 4) -> None:
+        self.shown = address.database if address.scheme == "sqlite" else address.shown
+        self._sqlite = address.scheme == "sqlite"
+        with self._clear_errors("cannot be used"):
+            if self._sqlite:
+                Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+            url = f"sqlite:///{address.database}" if self._sqlite else _postgresql_url(address)
+            self._engine = sa.create_engine(
+                url, poolclass=sa.pool.QueuePool, pool_size=pool, max_overflow=12, pool_pre_ping=not self._sqlite
+            )
+            if self._sqlite:
+                sa.event.listen(self._engine, "connect", _prepare)
+            self._migrate()
+
+    def _migrate(self) -> None:
+        with self._engine.connect() as connection:
+            if _version(connection) == HEAD:
+                return
+        from alembic import command
+        from alembic.config import Config
+
+        with self.write() as connection:
+            self.lock(connection, _MIGRATING)
+            version = _version(connection)
+            if version == HEAD:
+                return
+            if version is not None and version > HEAD:
+                raise UserError(f"The catalog {self.shown} belongs to a newer JiVS (schema {version}): upgrade JiVS.")
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def _clear_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OSError) as error:
+            raise UnreachableError(
+                f"The catalog {self.shown} {what}: {_reason(error)}. Check that it is there, or set DATABASE_URL.",
+                detail=type(error).__name__,
+            ) from error
+        except sa.exc.DatabaseError as error:
+            if isinstance(error, (sa.exc.IntegrityError, sa.exc.ProgrammingError)):
+                raise
+            raise UnreachableError(
+                f"The catalog {self.shown} {what}: {_reason(error)}.", detail=type(error).__name__
+            ) from error
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection to read with."""
+        with self._clear_errors("cannot be read"), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction: all of the block, or nothing. On SQLite it begins as a writer: it waits instead of failing."""
+        with self._clear_errors("cannot be written"), self._engine.connect() as connection:
+            if not self._sqlite:
+                with connection.begin():
+                    yield connection
+                return
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+
+    def lock(self, connection: sa.Connection, number: int) -> None:
+        """Let others who ask for the same number wait until the transaction ends. SQLite has one writer at a time anyway."""
+        if not self._sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT that knows ON CONFLICT."""
+        return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self._engine.dispose()
+
+
+def _postgresql_url(address: Address) -> sa.URL:
+    return sa.URL.create(
+        "postgresql+psycopg",
+        username=address.username or None,
+        password=address.password.reveal() or None,
+        host=address.host or None,
+        port=address.port,
+        database=address.database or None,
+        query=address.options,
+    )
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    # busy_timeout before any other PRAGMA: switching to WAL already needs the lock it waits for.
+    connection.isolation_level = None
+    for pragma in (f"busy_timeout={_BUSY_MS}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _version(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return str(version) if version is not None else None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or getattr(error, "strerror", None) or type(error).__name__).strip()

@@ -1,0 +1,121 @@
+"""Sources in the catalog's database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from jivs.backends.catalog import trail
+from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.tables import sources
+from jivs.domain.audit import Deed
+from jivs.domain.registry import Source, SourceDraft, place
+from jivs.domain.source import Address
+from jivs.errors import AlreadyExistsError, ConflictError
+from jivs.ports.clock import Clock
+
+
+class SqlRegistry:
+    """Sources in SQLite or PostgreSQL."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    def add_source(self, draft: SourceDraft, seal: Callable[[str], str], deed: Deed) -> Source:
+        now = self._now()
+        values = {**_columns(draft), "sealed": "", "version": 1, "created_at": now, "updated_at": now}
+        try:
+            with self._engine.write() as connection:
+                made = connection.execute(sources.insert().values(values).returning(sources.c.id)).scalar_one()
+                mine = sources.c.id == made
+                row = connection.execute(sources.update().where(mine).values(sealed=seal(place(made))).returning(sources))
+                found = _source(row.mappings().one())
+                trail.append(self._engine, connection, now, deed)
+        except sa.exc.IntegrityError as error:
+            raise AlreadyExistsError(f"There is a source {draft.name} already: take another name.") from error
+        return found
+
+    def source(self, source_id: int) -> Source | None:
+        with self._engine.read() as connection:
+            row = connection.execute(sa.select(sources).where(sources.c.id == source_id)).mappings().first()
+        return _source(row) if row is not None else None
+
+    def sources(self, *, after: int = 0, limit: int = 100, name: str = "") -> list[Source]:
+        query = sa.select(sources).where(sources.c.id > after).order_by(sources.c.id).limit(limit)
+        if name:
+            query = query.where(sources.c.folded.contains(name.casefold(), autoescape=True))
+        with self._engine.read() as connection:
+            return [_source(row) for row in connection.execute(query).mappings()]
+
+    def change_source(self, source_id: int, version: int, draft: SourceDraft, sealed: str, deed: Deed) -> Source:
+        mine = sa.and_(sources.c.id == source_id, sources.c.version == version)
+        values = {**_columns(draft), "sealed": sealed, "version": version + 1, "updated_at": self._now()}
+        try:
+            with self._engine.write() as connection:
+                row = connection.execute(sources.update().where(mine).values(values).returning(sources)).mappings().first()
+                if row is None:
+                    raise ConflictError("The source was changed or deleted meanwhile: read it again, and then change it.")
+                trail.append(self._engine, connection, self._now(), deed)
+        except sa.exc.IntegrityError as error:
+            raise AlreadyExistsError(f"There is a source {draft.name} already: take another name.") from error
+        return _source(row)
+
+    def remove_source(self, source_id: int, deed: Deed) -> bool:
+        with self._engine.write() as connection:
+            if not connection.execute(sources.delete().where(sources.c.id == source_id)).rowcount:
+                return False
+            trail.append(self._engine, connection, self._now(), deed)
+        return True
+
+    def reseal(self, source_id: int, before: str, after: str, deed: Deed) -> bool:
+        with self._engine.write() as connection:
+            mine = sa.and_(sources.c.id == source_id, sources.c.sealed == before)
+            if not connection.execute(sources.update().where(mine).values(sealed=after)).rowcount:
+                return False
+            trail.append(self._engine, connection, self._now(), deed)
+        return True
+
+
+def _columns(draft: SourceDraft) -> dict[str, Any]:
+    address = draft.address
+    return {
+        "name": draft.name,
+        "folded": draft.name.casefold(),
+        "scheme": address.scheme,
+        "host": address.host,
+        "port": address.port,
+        "database": address.database,
+        "username": address.username,
+        "options": json.dumps(address.options, sort_keys=True),
+        "max_connections": draft.max_connections,
+        "max_rows_per_second": draft.max_rows_per_second,
+    }
+
+
+def _source(row: Any) -> Source:
+    return Source(
+        id=row["id"],
+        name=row["name"],
+        address=Address(
+            scheme=row["scheme"],
+            host=row["host"],
+            port=row["port"],
+            database=row["database"],
+            username=row["username"],
+            options=json.loads(row["options"]),
+        ),
+        sealed=row["sealed"],
+        max_connections=row["max_connections"],
+        max_rows_per_second=row["max_rows_per_second"],
+        version=row["version"],
+        created_at=datetime.fromtimestamp(row["created_at"], UTC),
+        updated_at=datetime.fromtimestamp(row["updated_at"], UTC),
+    )

@@ -1,0 +1,68 @@
+"""The audit trail in the catalog's database: every entry is written in the transaction of what it tells of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.tables import audit
+from jivs.domain.audit import GENESIS, Deed, Entry, chained
+
+_APPENDING = 0x6A697661
+"""The advisory lock of whoever appends: the chain has one end. (In SQLite there is one writer anyway.)"""
+
+_PAGE = 1000
+
+
+def append(engine: Engine, connection: sa.Connection, at: float, deed: Deed) -> None:
+    """Add an entry to the end of the chain, in the caller's transaction."""
+    engine.lock(connection, _APPENDING)
+    last = connection.execute(sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)).first()
+    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
+    connection.execute(
+        audit.insert().values(
+            seq=seq,
+            at=at,
+            actor=deed.actor,
+            action=deed.action,
+            object=deed.object,
+            detail=json.dumps(deed.detail, sort_keys=True),
+            hash=chained(previous, seq, at, deed),
+        )
+    )
+
+
+def page(engine: Engine, *, before: int, limit: int, actor: str, object_: str) -> list[Entry]:
+    """The newest entries first."""
+    query = sa.select(audit).order_by(audit.c.seq.desc()).limit(limit)
+    for wanted, condition in (
+        (before, audit.c.seq < before),
+        (actor, audit.c.actor == actor),
+        (object_, audit.c.object == object_),
+    ):
+        if wanted:
+            query = query.where(condition)
+    with engine.read() as connection:
+        return [_entry(row) for row in connection.execute(query).mappings()]
+
+
+def everything(engine: Engine) -> Iterator[Entry]:
+    """All entries, the oldest first, page by page."""
+    last = 0
+    while True:
+        with engine.read() as connection:
+            query = sa.select(audit).where(audit.c.seq > last).order_by(audit.c.seq).limit(_PAGE)
+            found = [_entry(row) for row in connection.execute(query).mappings()]
+        yield from found
+        if len(found) < _PAGE:
+            return
+        last = found[-1].seq
+
+
+def _entry(row: Any) -> Entry:
+    deed = Deed(actor=row["actor"], action=row["action"], object=row["object"], detail=json.loads(row["detail"]))
+    return Entry(seq=row["seq"], at=row["at"], deed=deed, hash=row["hash"])

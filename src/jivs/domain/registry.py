@@ -1,0 +1,48 @@
+"""What users keep in the service: sources by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from jivs.domain.source import Address, Secret
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceDraft:
+    """A source as it is to be. Its address may have a password; what is kept in the clear has none."""
+
+    name: str
+    address: Address = field(repr=False)
+    max_connections: int = 0
+    max_rows_per_second: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source that is kept. Its address has no password: that is ``sealed``, and opened for connecting only."""
+
+    id: int
+    name: str
+    address: Address = field(repr=False)
+    sealed: str = field(repr=False)
+    max_connections: int
+    max_rows_per_second: int
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def place(self) -> str:
+        """What its password is bound to."""
+        return place(self.id)
+
+
+def place(source_id: int) -> str:
+    """What the password of a source is bound to: it opens in no other row."""
+    return f"source:{source_id}"
+
+
+def without_password(address: Address) -> Address:
+    """What may be kept in the clear."""
+    return replace(address, password=Secret(""))

@@ -1,0 +1,136 @@
+"""Sources that users keep in the service: made, changed, tried, looked at, deleted; keys of their passwords turned."""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+
+from jivs.domain.audit import Deed
+from jivs.domain.registry import Source, SourceDraft, place, without_password
+from jivs.domain.source import Address, Secret, ServerInfo
+from jivs.errors import JivsError, NotFoundError, UnreachableError, UsageError
+from jivs.operations import _guard
+from jivs.ports.connector import Listing, Request, Session
+from jivs.ports.service import Service
+from jivs.transfer.throttle import Throttle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a source said when it was tried. ``error``: why it did not answer, as a sentence."""
+
+    server: ServerInfo | None
+    error: str = ""
+
+
+def parse(url: str) -> Address:
+    """The address of a URL from a user. ``${NAME}`` is refused: the environment is the service's, not the user's."""
+
+    def refuse(name: str) -> str:
+        raise UsageError(f"${{{name}}} would read the environment of the service: give the password in its own field.")
+
+    return Address.parse(url, refuse)
+
+
+def add(service: Service, actor: str, draft: SourceDraft) -> Source:
+    """A new source. Its options are checked, and whether the operator allows its address; nothing is connected."""
+    _check(service, draft)
+    deed = Deed(actor=actor, action="source.added", object=f"source:{draft.name}", detail={"address": draft.address.shown})
+    password = draft.address.password
+    return service.registry().add_source(
+        replace(draft, address=without_password(draft.address)),
+        lambda where: service.vault.seal(password, where) if password else "",
+        deed,
+    )
+
+
+def change(service: Service, actor: str, source_id: int, version: int, draft: SourceDraft, *, keep_password: bool) -> Source:
+    """Replace a source. ``keep_password``: the one that is kept stays, but only for the same server and user: it would be
+    given away to another.
+    """
+    old = get(service, source_id)
+    _check(service, draft)
+    new, kept = draft.address, old.address
+    same = (new.scheme, new.host, new.port, new.username) == (kept.scheme, kept.host, kept.port, kept.username)
+    if keep_password and old.sealed and not same:
+        raise UsageError("The password is for another server or user: give it again.")
+    sealed = service.vault.seal(new.password, place(source_id)) if new.password else ""
+    deed = Deed(actor=actor, action="source.changed", object=f"source:{draft.name}", detail={"address": new.shown})
+    return service.registry().change_source(
+        source_id,
+        version,
+        replace(draft, address=without_password(new)),
+        old.sealed if keep_password else sealed,
+        deed,
+    )
+
+
+def remove(service: Service, actor: str, source_id: int) -> None:
+    """Delete a source."""
+    source = get(service, source_id)
+    service.registry().remove_source(source_id, Deed(actor=actor, action="source.removed", object=f"source:{source.name}"))
+
+
+def get(service: Service, source_id: int) -> Source:
+    """A source by id. Raises NotFoundError."""
+    source = service.registry().source(source_id)
+    if source is None:
+        raise NotFoundError(f"There is no source {source_id}.")
+    return source
+
+
+def try_kept(service: Service, source_id: int) -> Answer:
+    """Connect to a source that is kept, and say what answered."""
+    source = get(service, source_id)
+    return try_address(service, opened(service, source))
+
+
+def try_address(service: Service, address: Address) -> Answer:
+    """Connect, and say what answered; why not, where nothing did."""
+    try:
+        with closing(_session(service, address)) as session:
+            return Answer(server=session.ping())
+    except JivsError as error:
+        return Answer(server=None, error=error.message)
+
+
+def tables(service: Service, source_id: int) -> list[Listing]:
+    """What a source has."""
+    with closing(_session(service, opened(service, get(service, source_id)))) as session:
+        return list(session.tables())
+
+
+def opened(service: Service, source: Source) -> Address:
+    """A source's address with its password."""
+    return replace(source.address, password=service.vault.open(source.sealed, source.place) if source.sealed else Secret(""))
+
+
+def turn_keys(service: Service, actor: str) -> tuple[int, int]:
+    """Encrypt all passwords with the newest key that are under an older one: how many were, and how many there are."""
+    turned = seen = after = 0
+    while page := service.registry().sources(after=after):
+        for source in page:
+            after = source.id
+            seen += bool(source.sealed)
+            if not source.sealed or service.vault.current(source.sealed):
+                continue
+            sealed = service.vault.seal(service.vault.open(source.sealed, source.place), source.place)
+            deed = Deed(actor=actor, action="source.resealed", object=f"source:{source.name}")
+            turned += service.registry().reseal(source.id, source.sealed, sealed, deed)
+    return turned, seen
+
+
+def _check(service: Service, draft: SourceDraft) -> None:
+    connector = service.app.connector(draft.address)
+    with closing(connector.open(draft.address, service.app.limits, Request(), Throttle(0, service.clock))):
+        pass  # its options are typed, and nothing connects before it is asked for something
+    with suppress(
+        UnreachableError
+    ):  # a host may be down when its source is kept; it is checked again before each connection
+        _guard.check(service.guard, draft.address)
+
+
+def _session(service: Service, address: Address) -> Session:
+    _guard.check(service.guard, address)
+    one = replace(service.app.limits, connections=2)
+    return service.app.connector(address).open(address, one, Request(), Throttle(0, service.clock))

@@ -1,0 +1,218 @@
+"""Users: logging in and out, making, changing and removing accounts."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from dataclasses import dataclass, field
+
+from jivs.domain.access import Role, User, check_password
+from jivs.domain.audit import GENESIS, Deed, chained
+from jivs.domain.source import Secret
+from jivs.errors import DamagedError, ForbiddenError, NotFoundError, TooManyError, UnauthenticatedError, UsageError
+from jivs.ports.accounts import Refresh
+from jivs.ports.secrets import Claims
+from jivs.ports.service import Service
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
+_WINDOW = 900.0
+"""Seconds for which failed logins count."""
+
+_FREE_FAILURES = 5
+_FREE_FAILURES_OF_ADDRESS = 50
+_WRONG = "Wrong user name or password."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What a login or a refresh gives. ``expires_in``: seconds until the access token ends."""
+
+    user: User
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_in: int
+
+
+def login(service: Service, username: str, password: Secret, address: str) -> Session:
+    """Check a password and begin a session.
+
+    After five failures within 15 minutes for a name (50 for an address), further attempts are refused until they are
+    forgotten, right or wrong: TooManyError says when to come back.
+    """
+    accounts = service.accounts()
+    name, place = f"user:{username.casefold()[:200]}", f"address:{address[:80]}"
+    if (
+        accounts.failures([name], _WINDOW) >= _FREE_FAILURES
+        or accounts.failures([place], _WINDOW) >= _FREE_FAILURES_OF_ADDRESS
+    ):
+        raise TooManyError("Too many failed logins. Try again later.", seconds=int(_WINDOW))
+    user = accounts.named(username) if _NAME.fullmatch(username) else None
+    right = service.passwords.verify(user.password_hash if user is not None else "", _normal(password))
+    if user is None or not right or not user.active:
+        accounts.failed([name, place], _WINDOW)
+        accounts.record(
+            Deed(actor=username[:100], action="login.failed", object=f"user:{username[:100]}", detail={"address": address})
+        )
+        raise UnauthenticatedError(_WRONG)
+    accounts.forgive([name])
+    if service.passwords.outdated(user.password_hash):
+        deed = Deed(actor=user.username, action="password.rehashed", object=f"user:{user.username}")
+        user = accounts.change(user.id, user.version, deed, password_hash=service.passwords.hash(_normal(password)))
+    now, token, family = _now(service), secrets.token_urlsafe(32), uuid.uuid4().hex
+    refresh = Refresh(
+        digest=service.tokens.digest(token),
+        family=family,
+        user_id=user.id,
+        generation=user.generation,
+        expires_at=now + service.refresh_seconds,
+    )
+    accounts.begin_session(
+        refresh, Deed(actor=user.username, action="login", object=f"user:{user.username}", detail={"address": address})
+    )
+    return _session(service, user, f"{family}.{token}", now)
+
+
+def refresh(service: Service, refresh_token: str) -> Session:
+    """A new access token and a new refresh token for a refresh token, which is used up."""
+    family, _, token = refresh_token.partition(".")
+    successor, now = secrets.token_urlsafe(32), _now(service)
+    kept = service.accounts().rotate(
+        service.tokens.digest(token), service.tokens.digest(successor), now + service.refresh_seconds
+    )
+    user = service.accounts().user(kept.user_id) if kept is not None and kept.family == family else None
+    if user is None:
+        raise UnauthenticatedError("The session has ended. Log in again.")
+    return _session(service, user, f"{family}.{successor}", now)
+
+
+def logout(service: Service, user: User, claims: Claims, refresh_token: str) -> None:
+    """End a session: its access token and all refresh tokens that followed from its login are void."""
+    deed = Deed(actor=user.username, action="logout", object=f"user:{user.username}")
+    service.accounts().end_session(refresh_token.partition(".")[0][:40], claims.token_id, claims.expires_at, deed)
+
+
+def authenticate(service: Service, token: str) -> tuple[User, Claims]:
+    """Who an access token speaks for. Raises UnauthenticatedError."""
+    claims = service.tokens.read(token, _now(service))
+    if claims is not None and not service.accounts().is_revoked(claims.token_id):
+        user = service.accounts().user(claims.user_id)
+        if user is not None and user.active and user.generation == claims.generation:
+            return user, claims
+    raise UnauthenticatedError("The access token is not valid, or it has expired. Log in again, or use the refresh token.")
+
+
+def _session(service: Service, user: User, refresh_token: str, now: int) -> Session:
+    claims = Claims(
+        user_id=user.id,
+        username=user.username,
+        generation=user.generation,
+        token_id=uuid.uuid4().hex,
+        expires_at=now + service.access_seconds,
+    )
+    return Session(
+        user=user,
+        access_token=service.tokens.issue(claims),
+        refresh_token=refresh_token,
+        expires_in=service.access_seconds,
+    )
+
+
+def add(service: Service, actor: str, username: str, password: Secret, roles: frozenset[Role]) -> User:
+    """A new user."""
+    hashed = service.passwords.hash(_acceptable(password, check_name(username)))
+    deed = Deed(actor=actor, action="user.added", object=f"user:{username}", detail={"roles": ",".join(sorted(roles))})
+    return service.accounts().add(username, hashed, roles, deed)
+
+
+def first_admin(service: Service) -> tuple[User, Secret] | None:
+    """Where there is no user: an ADMIN named admin, with a password that nobody knows yet and that is not kept."""
+    if service.accounts().users(limit=1):
+        return None
+    password = Secret(secrets.token_urlsafe(24))
+    deed = Deed(actor="system", action="user.added", object="user:admin", detail={"roles": Role.ADMIN.value})
+    user = service.accounts().bootstrap("admin", service.passwords.hash(password), deed)
+    return (user, password) if user is not None else None
+
+
+def change_roles(service: Service, actor: str, user_id: int, version: int, roles: frozenset[Role], *, active: bool) -> User:
+    """Other roles, or an account that is closed or opened again."""
+    user = get(service, user_id)
+    detail: dict[str, str | int | bool | None] = {"roles": ",".join(sorted(roles)), "active": active}
+    deed = Deed(actor=actor, action="user.changed", object=f"user:{user.username}", detail=detail)
+    return service.accounts().change(user_id, version, deed, roles=roles, active=active)
+
+
+def change_password(service: Service, actor: User, user_id: int, old: Secret, new: Secret) -> User:
+    """A new password: one's own with the old one, or, for an ADMIN, anybody's. All sessions of the user end."""
+    user = get(service, user_id)
+    if actor.id == user_id:
+        if not service.passwords.verify(user.password_hash, _normal(old)):
+            raise ForbiddenError("The old password is wrong.")
+    elif Role.ADMIN not in actor.roles:
+        raise ForbiddenError("Only an ADMIN changes the password of somebody else.")
+    hashed = service.passwords.hash(_acceptable(new, user.username))
+    deed = Deed(actor=actor.username, action="password.changed", object=f"user:{user.username}")
+    return service.accounts().change(user_id, user.version, deed, password_hash=hashed)
+
+
+def reset_password(service: Service, actor: str, username: str, new: Secret) -> User:
+    """A new password for a user by name, set by somebody who can reach the catalog itself."""
+    user = service.accounts().named(check_name(username))
+    if user is None:
+        raise NotFoundError(f"There is no user {username}.")
+    hashed = service.passwords.hash(_acceptable(new, user.username))
+    deed = Deed(actor=actor, action="password.changed", object=f"user:{user.username}")
+    return service.accounts().change(user.id, user.version, deed, password_hash=hashed)
+
+
+def remove(service: Service, actor: str, user_id: int) -> None:
+    """Delete an account."""
+    user = get(service, user_id)
+    service.accounts().remove(user_id, Deed(actor=actor, action="user.removed", object=f"user:{user.username}"))
+
+
+def get(service: Service, user_id: int) -> User:
+    """A user by id. Raises NotFoundError."""
+    user = service.accounts().user(user_id)
+    if user is None:
+        raise NotFoundError(f"There is no user {user_id}.")
+    return user
+
+
+def verify_trail(service: Service) -> tuple[int, str]:
+    """How many entries the audit trail has, and the hash of the last.
+
+    Raises DamagedError naming the first that is not as it was written. A trail that was cut at its end is
+    sound in itself: compare the hash with one that was noted before.
+    """
+    previous, count = GENESIS, 0
+    for entry in service.accounts().trail():
+        count += 1
+        if entry.seq != count or entry.hash != chained(previous, entry.seq, entry.at, entry.deed):
+            raise DamagedError(f"The audit trail is damaged at entry {count}: it was changed, removed or added later.")
+        previous = entry.hash
+    return count, previous
+
+
+def check_name(username: str) -> str:
+    """The name, if it can be a user's."""
+    if not _NAME.fullmatch(username):
+        raise UsageError(
+            "A user name has letters, digits and . _ @ -, begins with a letter or digit, and at most 100 of them."
+        )
+    return username
+
+
+def _acceptable(password: Secret, username: str) -> Secret:
+    return Secret(check_password(password.reveal(), username))
+
+
+def _normal(password: Secret) -> Secret:
+    import unicodedata
+
+    return Secret(unicodedata.normalize("NFC", password.reveal()[:1024]))
+
+
+def _now(service: Service) -> int:
+    return int(service.clock.now().timestamp())

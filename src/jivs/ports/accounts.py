@@ -1,0 +1,116 @@
+"""The record of users, of the tokens that they hold, and of what they did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from jivs.domain.access import Role, User
+from jivs.domain.audit import Deed, Entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refresh:
+    """A refresh token as it is kept: never the token itself. ``family``: all that followed from one login."""
+
+    digest: str
+    family: str
+    user_id: int
+    generation: int
+    expires_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """The answer that a request got. ``digest``: of the request; ``status`` 0: it is not there yet."""
+
+    digest: str
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
+
+
+class Accounts(Protocol):
+    """Each call is one short transaction; what changes something records its deed in the same one."""
+
+    def add(self, username: str, password_hash: str, roles: frozenset[Role], deed: Deed) -> User:
+        """A new user. Raises AlreadyExistsError if the name, whatever its case, is taken."""
+
+    def bootstrap(self, username: str, password_hash: str, deed: Deed) -> User | None:
+        """The first user, an ADMIN; None if there is any user already. Of many processes at once, one succeeds."""
+
+    def user(self, user_id: int) -> User | None:
+        """By id."""
+
+    def named(self, username: str) -> User | None:
+        """By name, whatever its case."""
+
+    def users(self, *, after: int = 0, limit: int = 100) -> list[User]:
+        """By id, those above ``after``."""
+
+    def change(
+        self,
+        user_id: int,
+        version: int,
+        deed: Deed,
+        *,
+        password_hash: str | None = None,
+        roles: frozenset[Role] | None = None,
+        active: bool | None = None,
+    ) -> User:
+        """Change what is given; all tokens of the user are void then.
+
+        Raises ConflictError if somebody else changed the user since ``version``, or if no active ADMIN would be left.
+        """
+
+    def remove(self, user_id: int, deed: Deed) -> bool:
+        """Delete a user; False if there is none. Raises ConflictError if no active ADMIN would be left."""
+
+    def begin_session(self, refresh: Refresh, deed: Deed) -> None:
+        """Keep the first refresh token of a login."""
+
+    def rotate(self, digest: str, successor: str, expires_at: float) -> Refresh | None:
+        """Use a refresh token up and keep its successor, which is returned.
+
+        None if it is unknown, expired or void. One that was used before is in the hands of two: its family is revoked.
+        """
+
+    def end_session(self, family: str, token_id: str, expires_at: float, deed: Deed) -> None:
+        """Revoke a family of refresh tokens and an access token."""
+
+    def is_revoked(self, token_id: str) -> bool:
+        """Whether an access token was revoked."""
+
+    def failures(self, keys: list[str], window: float) -> int:
+        """How often logins failed lately for the worst of the keys (a name, an address)."""
+
+    def failed(self, keys: list[str], window: float) -> None:
+        """One more failure for each of them; those older than ``window`` seconds are forgotten."""
+
+    def forgive(self, keys: list[str]) -> None:
+        """Forget them."""
+
+    def sweep(self) -> int:
+        """Remove tokens that have expired; how many."""
+
+    def claim_key(self, scope: str, digest: str) -> Replayed | None:
+        """Begin a request with an idempotency key: None for whoever is first, then what the first one was or got.
+
+        Keys older than a day are forgotten, those without an answer after a minute: their process has ended.
+        """
+
+    def finish_key(self, scope: str, replayed: Replayed) -> None:
+        """Keep the answer."""
+
+    def drop_key(self, scope: str) -> None:
+        """The request failed: the next one with the key is a first one."""
+
+    def record(self, deed: Deed) -> None:
+        """A deed that changed nothing in the catalog."""
+
+    def deeds(self, *, before: int = 0, limit: int = 100, actor: str = "", object_: str = "") -> list[Entry]:
+        """The newest first; ``before``: only those with a smaller number."""
+
+    def trail(self) -> Iterator[Entry]:
+        """All of them, the oldest first."""

@@ -1,0 +1,34 @@
+"""The record of sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from jivs.domain.audit import Deed
+from jivs.domain.registry import Source, SourceDraft
+
+
+class Registry(Protocol):
+    """Each call is one short transaction; what changes something records its deed in the same one."""
+
+    def add_source(self, draft: SourceDraft, seal: Callable[[str], str], deed: Deed) -> Source:
+        """A new source. ``seal`` gives the encrypted password for the place that it is bound to.
+
+        Raises AlreadyExistsError if the name, whatever its case, is taken.
+        """
+
+    def source(self, source_id: int) -> Source | None:
+        """By id."""
+
+    def sources(self, *, after: int = 0, limit: int = 100, name: str = "") -> list[Source]:
+        """By id, those above ``after``; with ``name``, those whose name has it, whatever its case."""
+
+    def change_source(self, source_id: int, version: int, draft: SourceDraft, sealed: str, deed: Deed) -> Source:
+        """Replace a source. Raises ConflictError if it changed since ``version``, AlreadyExistsError for a taken name."""
+
+    def remove_source(self, source_id: int, deed: Deed) -> bool:
+        """Delete a source; False if there is none."""
+
+    def reseal(self, source_id: int, before: str, after: str, deed: Deed) -> bool:
+        """Replace an encrypted password by the same under another key; False if it is not ``before`` any more."""

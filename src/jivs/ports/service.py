@@ -1,0 +1,29 @@
+"""The service: an application with users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jivs.domain.guard import Guard
+from jivs.ports.accounts import Accounts
+from jivs.ports.app import App
+from jivs.ports.clock import Clock
+from jivs.ports.registry import Registry
+from jivs.ports.secrets import Passwords, Tokens, Vault
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What ``bootstrap.build_service`` made. ``access_seconds`` and ``refresh_seconds``: how long tokens live."""
+
+    app: App
+    accounts: Callable[[], Accounts]
+    passwords: Passwords
+    tokens: Tokens
+    vault: Vault
+    registry: Callable[[], Registry]
+    guard: Guard
+    clock: Clock
+    access_seconds: int
+    refresh_seconds: int

@@ -1,0 +1,180 @@
+"""What every adapter of ``ports.accounts`` promises."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from jivs.domain.access import Role
+from jivs.domain.audit import GENESIS, Deed, chained
+from jivs.errors import AlreadyExistsError, ConflictError, UsageError
+from jivs.ports.accounts import Accounts, Refresh, Replayed
+from jivs.testing.clock import FakeClock
+
+ADMIN = frozenset({Role.ADMIN})
+VIEWER = frozenset({Role.VIEWER})
+
+
+def deed(action: str = "tested", object_: str = "user:x") -> Deed:
+    return Deed(actor="ada\x00\udfff", action=action, object=object_, detail={"n": 1, "text": "ünï\ud800"})
+
+
+class AccountsSuite:
+    """Subclasses give a fixture ``accounts`` with a fresh record on the fixture ``clock``."""
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    @staticmethod
+    def _refresh(accounts: Accounts, user_id: int, digest: str, expires_at: float, generation: int = 1) -> None:
+        kept = Refresh(digest=digest, family="f1", user_id=user_id, generation=generation, expires_at=expires_at)
+        accounts.begin_session(kept, deed("login"))
+
+    def test_a_user_is_kept_as_it_was(self, accounts: Accounts) -> None:
+        made = accounts.add("Ada", "hash", ADMIN, deed())
+        assert made == accounts.user(made.id) == accounts.named("aDA")
+        assert (made.username, made.password_hash, made.roles, made.active) == ("Ada", "hash", ADMIN, True)
+        assert "hash" not in repr(made)
+        assert accounts.user(made.id + 1) is None
+        assert accounts.named("nobody") is None
+
+    def test_a_name_is_taken_once_whatever_its_case(self, accounts: Accounts) -> None:
+        accounts.add("Straße", "h", ADMIN, deed())
+        with pytest.raises(AlreadyExistsError, match="STRASSE"):
+            accounts.add("STRASSE", "h", ADMIN, deed())
+        assert len(accounts.deeds()) == 1
+
+    def test_of_many_first_users_one_is_made(self, accounts: Accounts) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda number: accounts.bootstrap(f"admin{number}", "h", deed()), range(8)))
+        assert len([user for user in made if user is not None]) == 1
+        assert len(accounts.users()) == 1
+
+    def test_a_change_voids_what_came_before_and_only_one_wins(self, accounts: Accounts) -> None:
+        accounts.add("root", "h", ADMIN, deed())
+        user = accounts.add("ada", "h", VIEWER, deed())
+        changed = accounts.change(user.id, user.version, deed(), roles=ADMIN, active=False, password_hash="new")
+        assert (changed.roles, changed.active, changed.password_hash) == (ADMIN, False, "new")
+        assert (changed.generation, changed.version) == (2, 2)
+        with pytest.raises(ConflictError, match="meanwhile"):
+            accounts.change(user.id, user.version, deed(), active=True)
+        with pytest.raises(UsageError, match="role"):
+            accounts.change(user.id, changed.version, deed(), roles=frozenset())
+        assert accounts.user(user.id) == changed
+
+    def test_an_admin_is_always_left(self, accounts: Accounts) -> None:
+        first = accounts.add("a", "h", ADMIN, deed())
+        accounts.add("b", "h", VIEWER, deed())
+        before = len(accounts.deeds())
+        for attempt in (
+            lambda: accounts.remove(first.id, deed()),
+            lambda: accounts.change(first.id, first.version, deed(), roles=VIEWER),
+            lambda: accounts.change(first.id, first.version, deed(), active=False),
+        ):
+            with pytest.raises(ConflictError, match="ADMIN"):
+                attempt()
+        assert accounts.user(first.id) == first
+        assert len(accounts.deeds()) == before
+        accounts.add("c", "h", ADMIN, deed())
+        assert accounts.remove(first.id, deed())
+        assert not accounts.remove(first.id, deed())
+        assert [user.username for user in accounts.users()] == ["b", "c"]
+
+    def test_a_refresh_token_is_used_once_and_its_reuse_ends_the_family(self, accounts: Accounts, clock: FakeClock) -> None:
+        user = accounts.add("ada", "h", ADMIN, deed())
+        later = clock.now().timestamp() + 100
+        self._refresh(accounts, user.id, "one", later)
+        second = accounts.rotate("one", "two", later)
+        assert second == Refresh(digest="two", family="f1", user_id=user.id, generation=1, expires_at=later)
+        assert accounts.rotate("unknown", "x", later) is None
+        assert accounts.rotate("one", "three", later) is None
+        assert accounts.rotate("two", "four", later) is None
+        assert accounts.deeds()[0].deed.action == "token.reused"
+
+    def test_of_many_who_refresh_at_once_one_gets_a_successor(self, accounts: Accounts, clock: FakeClock) -> None:
+        user = accounts.add("ada", "h", ADMIN, deed())
+        later = clock.now().timestamp() + 100
+        self._refresh(accounts, user.id, "one", later)
+        with ThreadPoolExecutor(4) as pool:
+            got = list(pool.map(lambda number: accounts.rotate("one", f"next{number}", later), range(8)))
+        assert len([one for one in got if one is not None]) == 1
+
+    @pytest.mark.parametrize("what", ["expired", "changed", "closed", "ended", "removed"])
+    def test_a_void_refresh_token_gives_nothing(self, accounts: Accounts, clock: FakeClock, what: str) -> None:
+        accounts.add("root", "h", ADMIN, deed())
+        user = accounts.add("ada", "h", ADMIN, deed())
+        now = clock.now().timestamp()
+        self._refresh(accounts, user.id, "one", now + 100)
+        if what == "expired":
+            clock.advance(101)
+        elif what == "changed":
+            accounts.change(user.id, user.version, deed(), password_hash="new")
+        elif what == "closed":
+            accounts.change(user.id, user.version, deed(), active=False)
+        elif what == "ended":
+            accounts.end_session("f1", "t1", now + 100, deed())
+            assert accounts.is_revoked("t1")
+            accounts.end_session("f1", "t1", now + 100, deed())
+        else:
+            accounts.remove(user.id, deed())
+        assert accounts.rotate("one", "two", now + 500) is None
+        assert not accounts.is_revoked("t2")
+
+    def test_expired_tokens_are_swept(self, accounts: Accounts, clock: FakeClock) -> None:
+        user = accounts.add("ada", "h", ADMIN, deed())
+        now = clock.now().timestamp()
+        self._refresh(accounts, user.id, "one", now + 10)
+        accounts.end_session("", "t1", now + 10, deed())
+        assert accounts.sweep() == 0
+        clock.advance(11)
+        assert accounts.sweep() == 2
+        assert not accounts.is_revoked("t1")
+
+    def test_failures_count_for_a_while(self, accounts: Accounts, clock: FakeClock) -> None:
+        for _ in range(3):
+            accounts.failed(["user:a", "address:1"], 60)
+        accounts.failed(["user:b", "address:1"], 60)
+        assert accounts.failures(["user:a"], 60) == 3
+        assert accounts.failures(["user:b", "address:1"], 60) == 4
+        assert accounts.failures(["user:c"], 60) == 0
+        accounts.forgive(["user:a"])
+        assert accounts.failures(["user:a"], 60) == 0
+        clock.advance(61)
+        assert accounts.failures(["address:1"], 60) == 0
+        accounts.failed(["address:1"], 60)
+        assert accounts.failures(["address:1"], 60) == 1
+
+    def test_the_trail_is_one_chain_however_many_write(self, accounts: Accounts) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: accounts.record(deed(f"act{number}", f"o:{number % 3}")), range(40)))
+        previous = GENESIS
+        entries = list(accounts.trail())
+        assert [entry.seq for entry in entries] == list(range(1, 41))
+        for entry in entries:
+            assert entry.hash == chained(previous, entry.seq, entry.at, entry.deed)
+            previous = entry.hash
+
+    def test_the_trail_is_shown_newest_first(self, accounts: Accounts) -> None:
+        for number in range(7):
+            accounts.record(Deed(actor=f"a{number % 2}", action="x", object=f"o:{number}"))
+        assert [entry.seq for entry in accounts.deeds(limit=3)] == [7, 6, 5]
+        assert [entry.seq for entry in accounts.deeds(before=5, limit=3)] == [4, 3, 2]
+        assert [entry.seq for entry in accounts.deeds(actor="a1")] == [6, 4, 2]
+        assert [entry.seq for entry in accounts.deeds(object_="o:2")] == [3]
+
+    def test_a_key_is_claimed_once_and_its_answer_kept_for_a_day(self, accounts: Accounts, clock: FakeClock) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: accounts.claim_key("k", "d"), range(8)))
+        assert found.count(None) == 1
+        assert accounts.claim_key("k", "other") == Replayed(digest="d")
+        done = Replayed(digest="d", status=201, headers={"location": "/x"}, body='{"a": "ü"}')
+        accounts.finish_key("k", done)
+        assert accounts.claim_key("k", "d") == done
+        clock.advance(86_401)
+        assert accounts.claim_key("k", "d") is None
+        clock.advance(61)
+        assert accounts.claim_key("k", "d") is None
+        accounts.drop_key("k")
+        assert accounts.claim_key("k", "d") is None

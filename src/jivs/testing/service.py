@@ -1,0 +1,69 @@
+"""A real ``jivs serve`` on a free port of loopback, with a state folder of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Self
+
+
+class ServiceProcess:
+    """Use as a context manager. ``password`` is that of the first user, if this start made one."""
+
+    def __init__(self, state: Path, **settings: str) -> None:
+        self.state = state
+        self.url = ""
+        self.password = ""
+        self.printed: list[str] = []
+        self._settings = settings
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The running process."""
+        assert self._process is not None
+        return self._process
+
+    def start(self) -> None:
+        """Start it and wait until it listens. Raises RuntimeError with what it printed if it ends instead."""
+        given = [f"{name}={value}" for name, value in self._settings.items()]
+        self._process = subprocess.Popen(
+            ["env", f"XDG_STATE_HOME={self.state}", *given, sys.executable, "-m", "jivs", "serve", "--port", "0"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.printed.append(line)
+            if match := re.match(r"First user: admin, password: (\S+)", line):
+                self.password = match[1]
+            if match := re.match(r"JiVS is at (\S+)", line):
+                self.url = match[1]
+                threading.Thread(target=self._listen, daemon=True).start()
+                return
+        raise RuntimeError("".join(self.printed))
+
+    def _listen(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        self.printed.extend(self._process.stderr)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout=30)
