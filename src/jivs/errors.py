@@ -80,7 +80,7 @@ class PreconditionError(UserError):
 class TooManyError(UserError):
     """Too often; worth trying again after ``seconds``."""
 
-    def __init__(self, message: str, *, seconds: int) -> None:
+    def __init__(self, message: str, *, seconds: int = 60) -> None:
         super().__init__(message)
         self.seconds = seconds
 
