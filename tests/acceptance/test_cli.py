@@ -44,6 +44,7 @@ def test_demo(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "The flipped bit was found." in done.stdout
     assert "COMPLETED, level full" in done.stdout
+    assert "leaked" not in done.stderr
     assert jivs("demo", cwd=tmp_path).returncode == 0
     (tmp_path / "mine").mkdir()
     refused = jivs("demo", "--to", "mine", cwd=tmp_path)
@@ -66,7 +67,9 @@ def test_the_whole_job_from_discover_to_query(db: str, tmp_path: Path) -> None:
     assert jivs("verify", archive, "--level", "full", "--source", db, "--expect", noted[1]).returncode == 0
     assert jivs("verify", archive, "--expect", "0" * 64).returncode == 3
     assert "t" in jivs("inspect", archive, "--columns").stdout
-    assert "value 7" in jivs("query", archive, "select * from t where id = 7").stdout
+    asked = jivs("query", archive, "select * from t where id = 7")
+    assert "value 7" in asked.stdout
+    assert asked.stderr == ""
     connection = sqlite3.connect(tmp_path / "s.db")
     connection.execute("update t set v = 'other' where id = 3")
     connection.commit()

@@ -61,7 +61,13 @@ def _tune_process() -> None:
     if sys.platform == "linux" and "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or ""):
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     gc.set_threshold(100_000, 20, 100)
-    atexit.register(gc.freeze)
+    atexit.register(_end_quickly)
+
+
+def _end_quickly() -> None:
+    """Spare the last search for garbage; DuckDB's binding tells of every object that is not searched for."""
+    if "duckdb" not in sys.modules:
+        gc.freeze()
 
 
 def main() -> None:
