@@ -113,7 +113,7 @@ def large(lineitem: Scenario, repeat: int) -> str:
     sum_seconds, verify_seconds = limits.checksums(out, repeat)
     shutil.rmtree(out)
     return (
-        f"{table}\nTen times the rows take {times:.2f} times as long, with {more:.0f} MB at the peak against {less:.0f}. On that archive "
+        f"{table}\nMedians of {repeat} rounds. Ten times the rows take {times:.2f} times as long, with {more:.0f} MB at the peak against {less:.0f}. On that archive "
         f"`jivs verify --level files`\ntakes {verify_seconds:.2f} s, `sha256sum` with a process per core {sum_seconds:.2f} s: "
         f"{verify_seconds / sum_seconds:.2f}.\n"
     )
