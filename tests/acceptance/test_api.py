@@ -151,6 +151,20 @@ def test_logins_are_throttled_whoever_is_right(anybody: httpx.Client, client: Cl
     assert int(answer.headers["Retry-After"]) > 0
 
 
+def test_an_address_that_guesses_is_closed_and_what_expired_is_swept_at_a_start(tmp_path: Path) -> None:
+    with ServiceProcess(tmp_path) as first, httpx.Client(base_url=first.url) as client:
+        guesses = [{"username": f"guess{number}", "password": "x"} for number in range(50)]
+        assert {client.post("/api/v1/auth/login", json=guess).status_code for guess in guesses} == {401}
+        right = {"username": "admin", "password": first.password}
+        assert client.post("/api/v1/auth/login", json=right).status_code == 429
+    with sqlite3.connect(tmp_path / "jivs" / "catalog.db") as connection:
+        connection.execute("insert into revoked_tokens values ('old', 1.0), ('new', 99999999999.0)")
+    with ServiceProcess(tmp_path):
+        pass
+    with sqlite3.connect(tmp_path / "jivs" / "catalog.db") as connection:
+        assert connection.execute("select token_id from revoked_tokens").fetchall() == [("new",)]
+
+
 def test_a_flood_of_logins_leaves_others_alone(tmp_path: Path) -> None:
     def attempt(number: int) -> int:
         with httpx.Client(base_url=service.url, timeout=60) as client:

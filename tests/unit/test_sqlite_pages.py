@@ -19,9 +19,6 @@ from jivs.domain.source import Address, Limits
 from jivs.errors import UsageError
 from jivs.ports.connector import Narrowing, Request
 from jivs.wire import sqlite as wire
-from jivs.wire.native import available
-
-pytestmark = pytest.mark.skipif(not available(), reason="needs the compiled part, which CI builds")
 
 
 class _NoPace:

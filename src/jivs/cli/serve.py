@@ -20,6 +20,7 @@ def serve(
         service, settings = build_service()
         from jivs.operations.users import first_admin
 
+        service.accounts().sweep()
         made = first_admin(service)
         if made is not None:
             print(f"First user: {made[0].username}, password: {made[1].reveal()}", file=sys.stderr)
