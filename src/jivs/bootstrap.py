@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from jivs import connectors
 from jivs.backends.clock import SystemClock
-from jivs.backends.store.local import LocalStore
+from jivs.backends.store.local import LocalShelf, LocalStore
 from jivs.domain.guard import Guard
 from jivs.domain.source import Address, Limits, Secret
 from jivs.errors import DriverMissingError, SettingsError, UsageError
 from jivs.ports.app import App
 from jivs.ports.catalog import Catalog
 from jivs.ports.service import Service
+from jivs.ports.shelf import Shelf
 from jivs.ports.store import Store
 from jivs.settings import Settings, variable
 
@@ -91,6 +92,7 @@ def build_service(settings: Settings) -> Service:
         app=build(settings, engine),
         accounts=lambda: SqlAccounts(engine(), clock),
         registry=lambda: SqlRegistry(engine(), clock),
+        shelf=_shelf(settings),
         guard=_guard(settings),
         passwords=Argon2id(),
         tokens=JwtTokens(signing),
@@ -115,6 +117,10 @@ def _engine(settings: Settings) -> Callable[[], Engine]:
             return opened[0]
 
     return engine
+
+
+def _shelf(settings: Settings) -> Shelf:
+    return LocalShelf(Path(settings.storage_local_path or settings.catalog_path.with_name("archives")).absolute())
 
 
 def _guard(settings: Settings) -> Guard:

@@ -32,6 +32,7 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "ENCRYPTION_KEY": ("encryption_key",),
     "SERVER_PORT": ("server_port",),
     "CORS_ALLOWED_ORIGINS": ("cors_allowed_origins",),
+    "STORAGE_LOCAL_PATH": ("storage_local_path",),
 }
 """Names of the deployment guide and the setting each of them sets."""
 
@@ -98,6 +99,9 @@ class Settings(BaseSettings):
     encryption_key: SecretStr = Field(
         default=SecretStr(""),
         description="Encrypts credentials of sources: 32 bytes in base64, older keys behind a comma; empty: as above.",
+    )
+    storage_local_path: str = Field(
+        default="", description="Folder of the service's archives; empty: `archives` below the user's state folder."
     )
     file_roots: str = Field(
         default="", description="Folders below which sources of the service may be files, separated by colons; empty: none."

@@ -1,11 +1,16 @@
-"""What users keep in the service: sources by name."""
+"""What users keep in the service: sources and archives by name."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from jivs.domain.source import Address, Secret
+from jivs.errors import UsageError
+
+ARCHIVE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+"""The name of an archive: what is a file name everywhere, and in no path anything but one part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +51,10 @@ def place(source_id: int) -> str:
 def without_password(address: Address) -> Address:
     """What may be kept in the clear."""
     return replace(address, password=Secret(""))
+
+
+def require_archive_name(name: str) -> str:
+    """The name as it is. Raises UsageError for what is none."""
+    if re.fullmatch(ARCHIVE_NAME, name, re.ASCII) is None:
+        raise UsageError("Name an archive with letters, digits, dots, dashes and underscores, 100 at most, no dot first.")
+    return name

@@ -11,6 +11,7 @@ from jivs.ports.app import App
 from jivs.ports.clock import Clock
 from jivs.ports.registry import Registry
 from jivs.ports.secrets import Passwords, Tokens, Vault
+from jivs.ports.shelf import Shelf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Service:
     tokens: Tokens
     vault: Vault
     registry: Callable[[], Registry]
+    shelf: Shelf
     guard: Guard
     clock: Clock
     access_seconds: int

@@ -17,6 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from jivs.domain.registry import require_archive_name
 from jivs.errors import AlreadyExistsError, FatalError, StoreError, UsageError
 from jivs.ports.store import Entry
 
@@ -278,3 +279,16 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class LocalShelf:
+    """Archives in folders of one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def address(self, name: str) -> str:
+        return str(self._root / require_archive_name(name))
+
+    def names(self) -> list[str]:
+        return sorted(path.parent.name for path in self._root.glob("*/manifests"))

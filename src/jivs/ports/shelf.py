@@ -1,0 +1,15 @@
+"""Where the service keeps its archives."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Shelf(Protocol):
+    """Archives side by side under one root, each with a name (``jivs.domain.registry.ARCHIVE_NAME``)."""
+
+    def address(self, name: str) -> str:
+        """The address of the archive's store, whether it exists or not. Raises UsageError for what is no name."""
+
+    def names(self) -> list[str]:
+        """The archives that have been published at least once, in the order of their names."""
