@@ -90,7 +90,7 @@ def run(app: App, tmp_path: Path) -> Run:
         if url.startswith("postgresql") and "sslmode" not in url:  # the command line's tests take the encrypted way
             more["options"] = {"sslmode": "disable", **more.get("options", {})}  # type: ignore[dict-item]
         job = ExtractJob(
-            url=url,
+            address=app.address(url),
             archive=str(archive or tmp_path / "archive"),
             selection=Selection(tables=tables, queries=queries),
             limits=replace(app.limits, **(limits or {})),

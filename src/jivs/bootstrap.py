@@ -65,7 +65,9 @@ def build_service(settings: Settings) -> Service:
     """The application with users. Raises SettingsError for secrets that are missing or too weak."""
     try:
         from jivs.backends.catalog.accounts import SqlAccounts
+        from jivs.backends.catalog.extractions import SqlExtractions
         from jivs.backends.catalog.registry import SqlRegistry
+        from jivs.backends.catalog.work import SqlWork
         from jivs.backends.secrets.aesgcm import AesGcmVault
         from jivs.backends.secrets.argon2id import Argon2id
         from jivs.backends.secrets.jwt import JwtTokens
@@ -88,10 +90,13 @@ def build_service(settings: Settings) -> Service:
     clock = SystemClock()
 
     engine = _engine(settings)
+    app = build(settings, engine)
     return Service(
-        app=build(settings, engine),
+        app=app,
         accounts=lambda: SqlAccounts(engine(), clock),
         registry=lambda: SqlRegistry(engine(), clock),
+        extractions=lambda: SqlExtractions(engine(), clock),
+        work=lambda: SqlWork(engine(), clock, connections=app.limits.connections, parallel=app.limits.parallel),
         shelf=_shelf(settings),
         guard=_guard(settings),
         passwords=Argon2id(),

@@ -23,6 +23,7 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "EXTRACTION_BATCH_SIZE": ("extraction", "batch_size"),
     "EXTRACTION_PARALLEL_THREADS": ("extraction", "parallel_threads"),
     "EXTRACTION_SOURCE_POOL_MAX_SIZE": ("extraction", "source_pool_max_size"),
+    "EXTRACTION_MAX_PARALLEL_JOBS": ("extraction", "max_parallel_jobs"),
     "DATABASE_URL": ("database_url",),
     "DATABASE_USERNAME": ("database_username",),
     "DATABASE_PASSWORD": ("database_password",),
@@ -69,7 +70,25 @@ class Extraction(BaseModel):
     compression_level: int = Field(
         default=1, ge=1, le=22, description="Zstandard level of the segments: higher is smaller and slower."
     )
+    max_parallel_jobs: int = Field(
+        default=10,
+        ge=1,
+        le=100,
+        description="Runs at once in one `jivs serve` or `jivs worker`, each in a process of its own.",
+    )
+    pause_hold: int = Field(
+        default=60, ge=0, le=86_400, description="Seconds for which a paused run holds its snapshot of the source."
+    )
     rows_per_second: int = Field(default=0, ge=0, description="Rows read per second from one source; 0: no limit.")
+
+
+class History(BaseModel):
+    """How long ended runs and their logs are kept. The newest run of an extraction always is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    runs: int = Field(default=200, ge=1, le=100_000, description="Ended runs that are kept of each extraction.")
+    days: int = Field(default=90, ge=1, le=36_500, description="Days for which they are kept.")
 
 
 class Settings(BaseSettings):
@@ -114,6 +133,7 @@ class Settings(BaseSettings):
     cors_allowed_origins: str = Field(
         default="", description="Web sites that may call the API from a browser, as https://host, separated by commas."
     )
+    history: History = Field(default=History(), description="History.")
     log_level: str = Field(default="WARNING", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Level of log lines.")
     extraction: Extraction = Field(default=Extraction(), description="Extraction.")
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jivs import connectors
 from jivs.domain.plan import Level
 from jivs.errors import UsageError
+from jivs.ports.app import App
+from jivs.ports.connector import Request
 from jivs.testing.servers import PASSWORD, MariaServer
+from jivs.transfer.throttle import Throttle
 from tests import archives
 from tests.conftest import Run
 
@@ -243,3 +248,21 @@ def test_a_pace_pages_by_any_key_without_losing_a_row(my: str, maria: MariaServe
     outcome = run(my, limits={"rows_per_second": 3000, "batch_rows": 17, "parallel": 1})
     assert outcome.complete
     assert outcome.tables[0].archived == outcome.tables[0].source_rows > 1
+
+
+def test_the_server_has_no_connection_of_a_closed_session(app: App, my: str, maria: MariaServer) -> None:
+    address = app.address(my)
+    watcher = maria.connect("mysql")
+    with watcher.cursor() as cursor:
+        cursor.execute(f"create table {address.database}.t as select seq as id from seq_1_to_5000")
+        for _ in range(10):
+            session = connectors.find(address).open(
+                address, replace(app.limits, connections=3), Request(), Throttle(0, app.clock)
+            )
+            name = session.tables()[0].name
+            session.begin([name])
+            assert sum(chunk.batch.num_rows for chunk in session.read(session.describe(name), {})) == 5000
+            session.close()
+            cursor.execute("select count(*) from information_schema.processlist where db = %s", (address.database,))
+            assert cursor.fetchone() == (0,)
+    watcher.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+from jivs import connectors
 from jivs.domain.plan import Level
 from jivs.errors import TransientError, UsageError
+from jivs.ports.app import App
+from jivs.ports.connector import Request
 from jivs.testing.servers import PostgresServer
+from jivs.transfer.throttle import Throttle
 from tests import archives
 from tests.conftest import Run
 
@@ -465,3 +470,20 @@ def test_parts_are_sized_with_what_rows_keep_aside(pg: str, run: Run, tmp_path: 
     assert outcome.complete
     parts = {segment["partition"] for segment in archives.table(tmp_path / "archive", "t")["segments"]}
     assert len(parts) >= 4
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "require"])
+def test_the_server_has_no_connection_of_a_closed_session(app: App, pg: str, sslmode: str) -> None:
+    address = app.address(f"{pg}?sslmode={sslmode}")
+    with psycopg.connect(pg, autocommit=True) as watcher:
+        watcher.execute("create table t as select g as id from generate_series(1, 5000) g")
+        for _ in range(10):
+            session = connectors.find(address).open(
+                address, replace(app.limits, connections=3), Request(), Throttle(0, app.clock)
+            )
+            name = session.tables()[0].name
+            session.begin([name])
+            assert sum(chunk.batch.num_rows for chunk in session.read(session.describe(name), {})) == 5000
+            session.close()
+            others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            assert watcher.execute(others).fetchone() == (0,)

@@ -15,18 +15,25 @@ import pytest
 from jivs import connectors
 from jivs.backends.catalog.accounts import SqlAccounts
 from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.extractions import SqlExtractions
+from jivs.backends.catalog.registry import SqlRegistry
 from jivs.backends.catalog.sql import SqlCatalog
+from jivs.backends.catalog.work import SqlWork
 from jivs.backends.store.local import LocalStore
 from jivs.domain.source import Address, Limits
 from jivs.errors import UserError
 from jivs.ports.accounts import Accounts
 from jivs.ports.catalog import Catalog
 from jivs.ports.connector import Request, Session
+from jivs.ports.extractions import Extractions
+from jivs.ports.registry import Registry
 from jivs.ports.store import Store
+from jivs.ports.work import Work
 from jivs.testing.accounts import AccountsSuite
 from jivs.testing.clock import FakeClock
 from jivs.testing.servers import MariaServer, PostgresServer
 from jivs.testing.suites import CatalogSuite, ConnectorSuite, StoreSuite
+from jivs.testing.work import WorkSuite
 from jivs.transfer.throttle import Throttle
 
 Open = Callable[[Request, Limits], Session]
@@ -67,6 +74,38 @@ class TestPostgreSQLAccounts(AccountsSuite):
     def accounts(self, clock: FakeClock, pg: str) -> Iterator[Accounts]:
         engine = Engine(Address.parse(pg, lambda _: None))
         yield SqlAccounts(engine, clock)
+        engine.close()
+
+
+class _Work(WorkSuite):
+    @pytest.fixture
+    def engine(self) -> Engine:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def registry(self, engine: Engine, clock: FakeClock) -> Registry:
+        return SqlRegistry(engine, clock)
+
+    @pytest.fixture
+    def extractions(self, engine: Engine, clock: FakeClock) -> Extractions:
+        return SqlExtractions(engine, clock)
+
+    @pytest.fixture
+    def work(self, engine: Engine, clock: FakeClock) -> Work:
+        return SqlWork(engine, clock, connections=10, parallel=4)
+
+
+class TestSqliteWork(_Work):
+    @pytest.fixture
+    def engine(self, tmp_path: Path) -> Engine:
+        return sqlite_engine(tmp_path)
+
+
+class TestPostgreSQLWork(_Work):
+    @pytest.fixture
+    def engine(self, pg: str) -> Iterator[Engine]:
+        engine = Engine(Address.parse(pg, lambda _: None))
+        yield engine
         engine.close()
 
 

@@ -40,7 +40,7 @@ app = bootstrap.build(Settings())
 store = FaultyStore(app.store(archive), moment)
 app = replace(app, store=lambda _: store)
 job = ExtractJob(
-    url=url,
+    address=app.address(url),
     archive=archive,
     selection=Selection(),
     limits=replace(app.limits, parallel=2, batch_rows=100),

@@ -64,7 +64,12 @@ def test_a_store_that_fails_once(pg: str, app: App, tmp_path: Path, failing: str
 
     archive = tmp_path / "archive"
     job = ExtractJob(
-        url=pg, archive=str(archive), selection=Selection(), limits=app.limits, level=Level.FULL, partition_bytes=256 << 10
+        address=app.address(pg),
+        archive=str(archive),
+        selection=Selection(),
+        limits=app.limits,
+        level=Level.FULL,
+        partition_bytes=256 << 10,
     )
     faulty = replace(app, store=lambda address: FaultyStore(app.store(address), fault))
     with pytest.raises(StoreError):

@@ -124,7 +124,13 @@ def test_a_run_is_resumed_at_its_own_level_and_with_its_own_options(app: App, tm
         if step == "part recorded":
             raise Died
 
-    job = ExtractJob(url=url, archive=str(tmp_path / "archive"), selection=Selection(), limits=app.limits, level=Level.COUNT)
+    job = ExtractJob(
+        address=app.address(url),
+        archive=str(tmp_path / "archive"),
+        selection=Selection(),
+        limits=app.limits,
+        level=Level.COUNT,
+    )
     gone = replace(app, gone=lambda _: True)
     with pytest.raises(Died):
         extract(app, job, Progress(), die)
@@ -147,7 +153,9 @@ def test_signs_of_life_that_lie(app: App, tmp_path: Path) -> None:
             raise Died
 
     archive = tmp_path / "archive"
-    job = ExtractJob(url=url, archive=str(archive), selection=Selection(), limits=app.limits, level=Level.COUNT)
+    job = ExtractJob(
+        address=app.address(url), archive=str(archive), selection=Selection(), limits=app.limits, level=Level.COUNT
+    )
     for sign in ('{"time": "2099-01-01T00:00:00Z", "owner": "x", "stopped": false}', '{"time": 7}', "[]"):
         with pytest.raises(Died):
             extract(app, job, Progress(), die)

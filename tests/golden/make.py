@@ -122,7 +122,7 @@ def make_sound(archive: Path) -> None:
         connection.execute(change or "select 1")
         connection.commit()
         job = ExtractJob(
-            url=f"sqlite:///{database}",
+            address=app.address(f"sqlite:///{database}"),
             archive=str(archive),
             selection=Selection(),
             limits=app.limits,

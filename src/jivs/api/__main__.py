@@ -1,10 +1,13 @@
-"""``python -m jivs.api [PORT]``: the API's process, a child of ``jivs serve``. It ends when its standard input does."""
+"""``python -m jivs.api DESCRIPTOR``: the API's process, a child of ``jivs serve``, which gives it a socket that listens. It
+ends when its standard input does.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 
@@ -23,8 +26,7 @@ def main() -> int:
         threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
         run(
             bootstrap.build_service(loaded),
-            loaded.server_address,
-            int(sys.argv[1]) if len(sys.argv) > 1 else loaded.server_port,
+            socket.socket(fileno=int(sys.argv[1])),
             [origin.strip().rstrip("/") for origin in loaded.cors_allowed_origins.split(",") if origin.strip()],
             lambda url: _say(f"JiVS is at {url}"),
         )

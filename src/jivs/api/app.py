@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from jivs import __version__
-from jivs.api import actuator, audit, auth, problems, sources, users
+from jivs.api import actuator, audit, auth, events, extractions, problems, sources, users
 from jivs.api.shield import Shield
 from jivs.ports.service import Service
 
@@ -25,9 +25,10 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.service = service
+    app.state.hub = events.Hub(service)
     problems.install(app)
     api = APIRouter(prefix=PREFIX)
-    for noun in (auth, users, sources, audit):
+    for noun in (auth, users, sources, extractions, events, audit):
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(actuator.router)

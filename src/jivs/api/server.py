@@ -9,7 +9,6 @@ from collections.abc import Callable
 import uvicorn
 
 from jivs.api.app import create
-from jivs.errors import SettingsError
 from jivs.ports.service import Service
 
 
@@ -25,8 +24,8 @@ class _Server(uvicorn.Server):
         self._listening()
 
 
-def run(service: Service, address: str, port: int, origins: list[str], ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; requests in progress are finished. ``ready`` hears the address once it listens."""
+def run(service: Service, listener: socket.socket, origins: list[str], ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM; requests in progress are finished. ``ready`` hears the address once it answers."""
     config = uvicorn.Config(
         create(service, origins=origins),
         log_config=None,
@@ -38,14 +37,8 @@ def run(service: Service, address: str, port: int, origins: list[str], ready: Ca
         timeout_graceful_shutdown=20,
         h11_max_incomplete_event_size=16 << 10,
     )
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        listener = socket.create_server((address, port), family=family, backlog=512)
-    except OSError as error:
-        raise SettingsError(
-            f"Nobody can listen at {address}:{port}: {error.strerror}. Set SERVER_PORT or --port to a free one."
-        ) from None
+    address, port = listener.getsockname()[:2]
     host = f"[{address}]" if ":" in address else address
     for number in (signal.SIGTERM, signal.SIGINT):  # the server raises them once more when it has ended
         signal.signal(number, lambda *_: None)
-    _Server(config, lambda: ready(f"http://{host}:{listener.getsockname()[1]}")).run(sockets=[listener])
+    _Server(config, lambda: ready(f"http://{host}:{port}")).run(sockets=[listener])

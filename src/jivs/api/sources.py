@@ -108,7 +108,8 @@ def _out(source: Source) -> SourceOut:
     )
 
 
-def _tried(answer: sources.Answer) -> Tried:
+def tried(answer: sources.Answer) -> Tried:
+    """What answered, as a body."""
     if answer.server is None:
         return Tried(success=False, message=answer.error)
     return Tried(success=True, message="It answers.", product=answer.server.product, version=answer.server.version)
@@ -174,7 +175,7 @@ def turn_keys(service: ServiceDep, admin: AdminDep) -> Turned:
 @router.post("/{source_id}/test")
 def try_source(service: ServiceDep, _: WorkerDep, source_id: IdPath) -> Tried:
     """Connect, and say what answered."""
-    return _tried(sources.try_kept(service, source_id))
+    return tried(sources.try_kept(service, source_id))
 
 
 @router.get("/{source_id}/tables")

@@ -74,7 +74,7 @@ def extract(
             rows_per_second=max_rows_per_second or app.limits.rows_per_second,
         )
         job = ExtractJob(
-            url=url,
+            address=app.address(url),
             archive=to,
             selection=selection(table, exclude, query, columns, where),
             limits=limits,
@@ -87,7 +87,7 @@ def extract(
         def hint() -> None:
             print("Stopping at the next batch; once more to stop at once.", file=sys.stderr)
 
-        with Meter(style=progress) as meter, stopping(job.stop, hint):
+        with Meter(style=progress) as meter, stopping(job.gate, hint):
             outcome = run(app, job, meter)
         with printing():
             show(outcome, to, output)

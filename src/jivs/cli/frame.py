@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -21,6 +20,7 @@ from jivs.errors import JivsError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from jivs.operations.job import Gate
     from jivs.ports.app import App
     from jivs.ports.service import Service
     from jivs.settings import Settings
@@ -118,13 +118,13 @@ def _fail(output: Output, message: str, code: int, kind: str) -> NoReturn:
 
 
 @contextmanager
-def stopping(stop: threading.Event, hint: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM sets ``stop``; a second one ends the process at once."""
+def stopping(gate: Gate, hint: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops the run; a second one ends the process at once."""
 
     def handle(_number: int, _frame: Any) -> None:
-        if stop.is_set():
+        if gate.stopped:
             raise KeyboardInterrupt
-        stop.set()
+        gate.stop()
         hint()
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -47,6 +47,7 @@ for verb in (
     archives.inspect,
     archives.query,
     serve.serve,
+    serve.worker,
 ):
     app.command()(verb)
 app.add_typer(user.app, name="user")

@@ -93,7 +93,7 @@ def plan(
 
         app = build_app()
         job = ExtractJob(
-            url=url,
+            address=app.address(url),
             archive=to,
             selection=selection(table, exclude, query, columns, where),
             limits=app.limits,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
 from jivs.connectors._mysql_catalog import quote
 from jivs.connectors._mysql_types import Rule
+from jivs.connectors._sql import see_off
 from jivs.domain.quarantine import QuarantinedValue
 from jivs.domain.schema import INTEGERS, Column, Kind
 from jivs.domain.source import Limits
@@ -174,3 +176,12 @@ def chunk(rows: list[Row], rules: Sequence[Rule]) -> Chunk:
         arrays.append(chosen.decode(array) if chosen.decode else array)
     names = [f"c{index}" for index in range(len(arrays))]
     return Chunk(batch=pa.RecordBatch.from_arrays(arrays, names=names), values=tuple(poison))
+
+
+def leave(connection: Any) -> None:
+    """Close a connection; one that has nothing on its way is gone from the server when this returns."""
+    with suppress(Exception):
+        if connection._result is None or not connection._result.unbuffered_active:  # noqa: SLF001
+            see_off(connection._sock.fileno(), connection.close)  # noqa: SLF001
+    with suppress(Exception):
+        connection._force_close()  # noqa: SLF001

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, Any
 
-from jivs.connectors._sql import redact
+from jivs.connectors._sql import redact, see_off
 from jivs.domain.source import Address
 from jivs.errors import (
     FatalError,
@@ -70,6 +70,17 @@ def translated(error: psycopg.Error, address: Address) -> JivsError:
     if error.sqlstate is None or error.sqlstate[:2] in {"08", "57", "53", "58"}:
         return UnreachableError(f"{where} broke off: {message}. Try again, with --resume.")
     return FatalError(f"{where}: {message} (SQLSTATE {error.sqlstate}).")
+
+
+def leave(connection: Any) -> None:
+    """Close a connection; one that is idle is gone from the server when this returns."""
+    from psycopg.pq import TransactionStatus
+
+    idle = {TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR}
+    if connection.info.transaction_status in idle:
+        see_off(connection.fileno(), connection.close)
+    else:
+        connection.close()
 
 
 def is_silent(connection: Any) -> bool:

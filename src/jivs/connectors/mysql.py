@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jivs.connectors import _mysql_types as types
 from jivs.connectors._mysql_catalog import Catalog, Described, qualified, quote
-from jivs.connectors._mysql_read import chunk, literals, pages, refuse_larger, stream, stream_compiled, weight
+from jivs.connectors._mysql_read import chunk, leave, literals, pages, refuse_larger, stream, stream_compiled, weight
 from jivs.connectors._sql import Connections, OneByOne, even_edges, parse_options, query_listings, redact, single
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
@@ -100,7 +100,7 @@ class _Session(OneByOne):
         self._describing = threading.Lock()
         self._details: dict[TableName, Described] = {}
         self._maria = False
-        self._readers: Connections[Any] = Connections(1, self._connect, _force_close)
+        self._readers: Connections[Any] = Connections(1, self._connect, leave)
 
     # -- connections ----------------------------------------------------------------------------------------------
 
@@ -324,9 +324,9 @@ class _Session(OneByOne):
                     _run(connections[0], "unlock tables")
         except BaseException:
             for connection in connections:
-                _force_close(connection)
+                leave(connection)
             raise
-        self._readers = Connections(many, self._no_more, _force_close, fixed=True)
+        self._readers = Connections(many, self._no_more, leave, fixed=True)
         for connection in connections:
             self._readers.adopt(connection)
         return Snapshot(identity=str(uuid.uuid4()), one=one, taken_at=stamp(datetime.now(UTC)), notes=tuple(notes))
@@ -483,11 +483,6 @@ def _integer_key(table: Table) -> str:
 def _run(connection: Any, statement: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement)
-
-
-def _force_close(connection: Any) -> None:
-    with suppress(Exception):
-        connection._force_close()  # noqa: SLF001 - close() would wait for a server that may be gone
 
 
 CONNECTOR: Connector = MySQL()

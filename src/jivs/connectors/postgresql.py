@@ -88,7 +88,7 @@ class _Session(OneByOne):
         self._readers = self._pool(max(1, limits.connections))
 
     def _pool(self, most: int) -> Connections[Any]:
-        return Connections(most, self._reader, lambda connection: connection.close(), alive=clear.is_silent)
+        return Connections(most, self._reader, clear.leave, alive=clear.is_silent)
 
     # -- connections ----------------------------------------------------------------------------------------------
 
@@ -275,7 +275,7 @@ class _Session(OneByOne):
             self._readers = self._pool(self._limits.connections - 1)
         else:
             # Alone, the holder reads too; its snapshot goes with it.
-            self._readers = Connections(1, self._reader, lambda connection: connection.close(), fixed=True)
+            self._readers = Connections(1, self._reader, clear.leave, fixed=True)
             self._readers.adopt(holder)
         return Snapshot(identity=f"{row[0]}/{uuid.uuid4()}", one=True, taken_at=stamp(datetime.now(UTC)), notes=tuple(notes))
 
@@ -487,7 +487,7 @@ class _Session(OneByOne):
     def close(self) -> None:
         self._readers.close()
         if self._holder is not None:
-            self._holder.close()
+            clear.leave(self._holder)
             self._holder = None
 
 

@@ -1,4 +1,4 @@
-"""Runs and their steps: states, allowed transitions, leases."""
+"""Runs and their steps: states, allowed transitions, orders, progress."""
 
 from __future__ import annotations
 
@@ -24,21 +24,55 @@ class RunState(StrEnum):
 
 
 TRANSITIONS: dict[RunState, frozenset[RunState]] = {
-    RunState.PENDING: frozenset({RunState.RUNNING, RunState.CANCELLED, RunState.FAILED}),
-    RunState.RUNNING: frozenset(
-        {RunState.PAUSED, RunState.COMPLETED, RunState.INCOMPLETE, RunState.FAILED, RunState.CANCELLED}
-    ),
-    RunState.PAUSED: frozenset({RunState.RUNNING, RunState.CANCELLED, RunState.FAILED}),
+    RunState.PENDING: frozenset({RunState.RUNNING, RunState.PAUSED, RunState.CANCELLED, RunState.FAILED}),
+    RunState.RUNNING: frozenset(RunState) - {RunState.RUNNING},
+    RunState.PAUSED: frozenset({RunState.PENDING, RunState.RUNNING, RunState.CANCELLED, RunState.FAILED}),
     RunState.COMPLETED: frozenset(),
     RunState.INCOMPLETE: frozenset(),
     RunState.FAILED: frozenset(),
     RunState.CANCELLED: frozenset(),
 }
+"""From RUNNING back to PENDING: given back by a worker that is shut down, or to be tried again."""
+
+OPEN = tuple(state for state in RunState if not state.ended)
+"""The states of runs that have not ended."""
+
+
+class Order(StrEnum):
+    """What a run's worker is told to do at the next batch."""
+
+    GO_ON = ""
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+class Command(StrEnum):
+    """What users may ask of a run that has not ended."""
+
+    STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How far a run is. ``bytes`` of Arrow data; of a run that was begun again they count what its last worker did."""
+
+    rows: int = 0
+    bytes: int = 0
+    quarantined_rows: int = 0
+    quarantined_values: int = 0
+    partitions: int = 0
+    partitions_done: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run as the catalog knows it. ``epoch`` is the fencing token of its owner's lease."""
+    """One run as the catalog knows it. ``epoch`` is the fencing token of its owner's lease.
+
+    Runs of the service have an extraction and a source; ``job`` is what the extraction was when the run was asked for,
+    ``connections`` what its worker may open, ``failures`` how often it has to be tried again so far.
+    """
 
     id: str
     kind: str
@@ -52,6 +86,20 @@ class Run:
     owner: str = ""
     lease_until: datetime | None = None
     message: str = ""
+    seq: int = 0
+    extraction_id: int = 0
+    source_id: int = 0
+    job: str = ""
+    actor: str = ""
+    priority: int = 0
+    order: Order = Order.GO_ON
+    phase: str = ""
+    failures: int = 0
+    not_before: float = 0.0
+    connections: int = 0
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    counts: Counts = Counts()
 
 
 class StepState(StrEnum):

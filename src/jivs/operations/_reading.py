@@ -50,6 +50,8 @@ _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 LEASE_SECONDS = 10.0
 _RENEW_SECONDS = 2.0
+_PATIENCE = 3
+_TAKEN_OVER = "Another process took this run over: it goes on there."
 _ATTEMPTS = 3
 _HEAVY = 2
 """So many times the size that partitions are cut for, and one is shared."""
@@ -92,15 +94,23 @@ class Reading:
             with ThreadPoolExecutor(max_workers=readers, thread_name_prefix="reader") as pool:
                 for future in [pool.submit(self._loop) for _ in range(readers)]:
                     future.result()
-            if self.fatal is None and not self.job.stop.is_set():
+            if self.fatal is None and not self.job.gate.stopped:
                 self._end_tables()
         finally:
             self._ended.set()
             keeper.join()
         if self.fatal is not None:
             raise self.fatal
-        if self.job.stop.is_set():
-            raise InterruptedRunError("Stopped. Go on with: --resume")
+        self.job.gate.passed()
+
+    def require_lease(self) -> None:
+        """Raises FencedError if another process took the run over."""
+        if not self.app.catalog().renew_run(self.plan.run_id, self.epoch, self._lease):
+            raise FencedError(_TAKEN_OVER)
+
+    @property
+    def _lease(self) -> float:
+        return self.job.lease.seconds if self.job.lease else LEASE_SECONDS * 3
 
     def _end_tables(self) -> None:
         """End every table whose partitions are all finished, also one whose end failed when its last partition did."""
@@ -114,10 +124,12 @@ class Reading:
     # -- threads --------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while self.fatal is None and not self.job.stop.is_set():
+        while self.fatal is None and not self.job.gate.stopped:
             try:
                 with self._offers.at_work() as share:
-                    step = self.app.catalog().claim_step(self.plan.run_id, self.app.owner, LEASE_SECONDS)
+                    step = self.app.catalog().claim_step(
+                        self.plan.run_id, self.app.owner, LEASE_SECONDS, run_epoch=self.epoch
+                    )
                     if step is not None:
                         self._held[step.partition] = step.epoch
                         try:
@@ -136,22 +148,26 @@ class Reading:
 
     def _keep(self) -> None:
         """Renew the leases."""
-        while not self._ended.wait(_RENEW_SECONDS):
+        stopping = 0
+        while not self._ended.wait(min(_RENEW_SECONDS, self._lease / 3)):
             try:
-                catalog = self.app.catalog()
-                alive = catalog.renew_run(self.plan.run_id, self.epoch, LEASE_SECONDS * 3)
+                self.require_lease()
+                catalog, alive = self.app.catalog(), True
                 for partition, epoch in list(self._held.items()):
                     still = catalog.renew_step(self.plan.run_id, partition, epoch, LEASE_SECONDS)
                     alive = alive and (still or partition not in self._held)
                 if not alive:
-                    raise FencedError("Another process took this run over: it goes on there.")
+                    raise FencedError(_TAKEN_OVER)
             except JivsError as error:
                 self._stop(error)
                 return
+            stopping += self.job.gate.stopped
+            if stopping > _PATIENCE:  # a statement that takes its time keeps a reader from asking at the gate
+                self.session.interrupt()
 
     def _stop(self, error: BaseException) -> None:
         with self._lock:
-            if self.fatal is None and not self.job.stop.is_set():
+            if self.fatal is None and not self.job.gate.stopped:
                 self.fatal = error
         self.session.interrupt()
 
@@ -220,7 +236,7 @@ class Reading:
     def _stops(self, error: JivsError) -> bool:
         """Whether an error, or an order that came meanwhile, ends the run as a whole."""
         ends = isinstance(error, (InterruptedRunError, ConflictError, SnapshotLostError, StoreError))
-        return ends or self.job.stop.is_set() or self.fatal is not None
+        return ends or self.job.gate.stopped or self.fatal is not None
 
     # -- many small tables ------------------------------------------------------------------------------------------
 
@@ -358,7 +374,8 @@ class Reading:
     def _add(
         self, plan: TablePlan, writer: SegmentWriter, hasher: RowHasher | None, chunk: Chunk, share: Share | None = None
     ) -> None:
-        if self.job.stop.is_set() or self.fatal is not None:
+        self.job.gate.passed()
+        if self.fatal is not None:
             raise InterruptedRunError("Stopped. Go on with: --resume")
         if share is not None:
             share.require()
@@ -418,7 +435,7 @@ class Reading:
             with self._lock:
                 name = plan.table.name
                 done = name in self.ends or name in self.failed or name in self._counts or len(plan.partitions) < 2
-            if done or self.fatal is not None or self.job.stop.is_set():
+            if done or self.fatal is not None or self.job.gate.stopped:
                 continue
             with suppress(JivsError):  # whoever ends the table asks again, and says it
                 self._count(plan)

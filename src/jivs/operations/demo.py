@@ -40,7 +40,7 @@ def demo(app: App, folder: Path, tell: Callable[[str], None], show: Callable[[Ou
     make_sample(database)
     tell(f"1. A legacy database: {database} ({_CUSTOMERS:,} customers, {_ORDERS:,} orders)")
     job = ExtractJob(
-        url=f"sqlite:///{database.absolute()}",
+        address=app.address(f"sqlite:///{database.absolute()}"),
         archive=str(archive),
         selection=Selection(),
         limits=app.limits,

@@ -30,9 +30,10 @@ from jivs.errors import (
 from jivs.operations import _planning as planning
 from jivs.operations._reading import LEASE_SECONDS, Reading, table_state
 from jivs.operations._small import groups
-from jivs.operations.job import ExtractJob, Outcome, Progress, TableResult
+from jivs.operations.job import ExtractJob, Lease, Outcome, Progress, TableResult
 from jivs.operations.select import choose, left_out
 from jivs.ports.app import App
+from jivs.ports.clock import Clock
 from jivs.ports.connector import Connector, Narrowing, Request, Session
 from jivs.ports.store import Store
 from jivs.transfer.reconcile import Sides, differences
@@ -55,9 +56,8 @@ class Opened:
 
 
 def prepare(app: App, job: ExtractJob) -> Opened:
-    """Take the job's URL apart and find its connector. Nothing is connected yet."""
-    address = app.address(job.url)
-    address = replace(address, options={**address.options, **job.options})
+    """Find the connector of the job's address. Nothing is connected yet."""
+    address = replace(job.address, options={**job.address.options, **job.options})
     connector = app.connector(address)
     label = job.source_name or connector.label(address)
     limits = replace(job.limits, parallel=planning.readers(job.limits))
@@ -75,7 +75,8 @@ def open_session(app: App, job: ExtractJob, opened: Opened) -> Session:
     selection = job.selection
     narrowing = Narrowing(columns=selection.columns, where=selection.where)
     request = Request(queries=dict(selection.queries), narrowing=narrowing)
-    return opened.connector.open(opened.address, opened.limits, request, Throttle(opened.limits.rows_per_second, app.clock))
+    pace = job.pace or Throttle(opened.limits.rows_per_second, app.clock)
+    return opened.connector.open(opened.address, opened.limits, request, pace)
 
 
 def plan(app: App, job: ExtractJob) -> RunPlan:
@@ -101,7 +102,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
     link = chain.newest(store)
     named = bool(job.source_name)
     planning.require_source(link.manifest if link else None, opened.label, opened.address.shown, named=named)
-    old = planning.find_open_run(app, store, opened.digest, job.level) if job.resume else None
+    old = _unfinished(app, store, opened, job)
     with closing(open_session(app, job, opened)) as session:
         server = session.ping()
         listings = session.tables()
@@ -114,10 +115,11 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
         snapshot = session.begin(names)
         chain.repair(store)
         base = link.manifest.number if link else 0
-        run_id = old.plan.run_id if old else _new_run_id(app)
+        run_id = old.plan.run_id if old else job.lease.run_id if job.lease else new_run_id(app.clock)
         if old is not None:
             planning.take_over(app, store, old)
         with _beating(app, store, run_id):
+            job.gate.passed()
             if old is None:
                 planned = planning.plan_run(
                     session, names, snapshot, job, run_id=run_id, source=opened.label, digest=opened.digest, base=base
@@ -134,6 +136,13 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
     pause("before sweep")
     runs.sweep(store, app.clock, app.gone)
     return replace(outcome, seconds=app.clock.monotonic() - began)
+
+
+def _unfinished(app: App, store: Store, opened: Opened, job: ExtractJob) -> runs.OpenRun | None:
+    """The run to go on with, if there is one."""
+    if job.lease is not None:
+        return next((run for run in runs.open_runs(store) if run.plan.run_id == job.lease.run_id), None)
+    return planning.find_open_run(app, store, opened.digest, job.level) if job.resume else None
 
 
 @contextmanager
@@ -169,7 +178,7 @@ def _run(
     pause: Callable[[str], None],
 ) -> Outcome:
     """Read, compare and publish, as the owner of the run in the catalog."""
-    with _recorded(app, store, opened, work) as epoch:
+    with _recorded(app, store, opened, work, job.lease) as epoch:
         reading = Reading(
             app=app,
             store=store,
@@ -185,17 +194,46 @@ def _run(
         progress.planned(work.plan, len(work.parts))
         reading.run(opened.limits.parallel)
         progress.phase("publish")
+        reading.require_lease()
         outcome = _finish(app, reading, opened, server, snapshot, notes, pause)
-        state = RunState.COMPLETED if outcome.complete else RunState.INCOMPLETE
-        app.catalog().transition(work.plan.run_id, epoch, state)
+        if job.lease is None:
+            state = RunState.COMPLETED if outcome.complete else RunState.INCOMPLETE
+            app.catalog().transition(work.plan.run_id, epoch, state)
     return outcome
 
 
 @contextmanager
-def _recorded(app: App, store: Store, opened: Opened, work: planning.Resumed) -> Iterator[int]:
+def _recorded(app: App, store: Store, opened: Opened, work: planning.Resumed, lease: Lease | None) -> Iterator[int]:
     """The run in the catalog, under our lease. The archive's own records decide; the catalog follows them."""
     catalog = app.catalog()
     plan_ = work.plan
+    epoch = lease.epoch if lease is not None else _claimed(app, store, opened, plan_)
+    catalog.drop_steps(
+        plan_.run_id,
+        [step.partition for step in catalog.steps(plan_.run_id) if step.partition not in work.parts],
+    )
+    catalog.add_steps(plan_.run_id, sorted(work.parts), done=True)
+    catalog.add_steps(plan_.run_id, groups(plan_, set(work.parts)))
+    try:
+        yield epoch
+    except (InterruptedRunError, TransientError):
+        if lease is None:
+            catalog.transition(plan_.run_id, epoch, RunState.PAUSED)
+            catalog.release_run(plan_.run_id, epoch)
+        runs.beat(store, app.clock, plan_.run_id, app.owner, stopped=True)
+        raise
+    except FencedError:
+        raise
+    except JivsError as error:
+        if lease is None:
+            catalog.transition(plan_.run_id, epoch, RunState.FAILED, error.message)
+        runs.abandon(store, plan_.run_id)
+        raise
+
+
+def _claimed(app: App, store: Store, opened: Opened, plan_: RunPlan) -> int:
+    """Make the run known to the catalog, if it is not, and claim it; its epoch."""
+    catalog = app.catalog()
     known = catalog.run(plan_.run_id)
     if known is None:
         now = app.clock.now()
@@ -217,25 +255,7 @@ def _recorded(app: App, store: Store, opened: Opened, work: planning.Resumed) ->
         raise ConflictError(f"Run {plan_.run_id} has another owner; try again in {LEASE_SECONDS * 3:.0f} seconds.")
     if known is None or known.state in {RunState.PENDING, RunState.PAUSED}:
         catalog.transition(plan_.run_id, epoch, RunState.RUNNING)
-    catalog.drop_steps(
-        plan_.run_id,
-        [step.partition for step in catalog.steps(plan_.run_id) if step.partition not in work.parts],
-    )
-    catalog.add_steps(plan_.run_id, sorted(work.parts), done=True)
-    catalog.add_steps(plan_.run_id, groups(plan_, set(work.parts)))
-    try:
-        yield epoch
-    except (InterruptedRunError, TransientError):
-        catalog.transition(plan_.run_id, epoch, RunState.PAUSED)
-        catalog.release_run(plan_.run_id, epoch)
-        runs.beat(store, app.clock, plan_.run_id, app.owner, stopped=True)
-        raise
-    except FencedError:
-        raise
-    except JivsError as error:
-        catalog.transition(plan_.run_id, epoch, RunState.FAILED, error.message)
-        runs.abandon(store, plan_.run_id)
-        raise
+    return epoch
 
 
 def _finish(
@@ -383,5 +403,6 @@ def _sum(parts: Any) -> Fingerprint:
     return total
 
 
-def _new_run_id(app: App) -> str:
-    return f"{app.clock.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+def new_run_id(clock: Clock) -> str:
+    """A name that no run has."""
+    return f"{clock.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"

@@ -7,19 +7,74 @@ from dataclasses import dataclass, field
 
 from jivs.domain.plan import Level, RunPlan, Selection
 from jivs.domain.schema import TableName
-from jivs.domain.source import Limits
+from jivs.domain.source import Address, Limits
+from jivs.errors import InterruptedRunError
+from jivs.transfer.throttle import Throttle
 
 PARTITION_BYTES = 128 << 20
 """Size of a partition in the source: small enough that a crash costs little, large enough for good row groups."""
 
 
+class Gate:
+    """Where a run's readers ask at every batch whether to go on. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+        self._stop = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run is to end early."""
+        return self._stop.is_set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether readers are to wait."""
+        return not self._open.is_set()
+
+    def stop(self) -> None:
+        """Let the run end at the next batch; for good."""
+        self._stop.set()
+        self._open.set()
+
+    def close(self) -> None:
+        """Let readers wait at the next batch, with their place in the source."""
+        if not self._stop.is_set():
+            self._open.clear()
+
+    def open(self) -> None:
+        """Let them go on."""
+        self._open.set()
+
+    def passed(self) -> None:
+        """Wait while the gate is closed. Raises InterruptedRunError once the run is to end."""
+        self._open.wait()
+        if self._stop.is_set():
+            raise InterruptedRunError("Stopped. Go on with: --resume")
+
+
 @dataclass(frozen=True, kw_only=True)
-class ExtractJob:
-    """One extraction, as asked for. ``options`` are added to those of the URL; ``stop`` is set by whoever wants it to end
-    early.
+class Lease:
+    """A run that the caller made and claimed in the catalog: its id, its epoch, and for how many seconds a renewal holds.
+
+    The caller renews it too, and records how the run ended.
     """
 
-    url: str
+    run_id: str
+    epoch: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractJob:
+    """One extraction, as asked for. ``options`` are added to those of the address.
+
+    ``resume``: go on with an unfinished run that reads the same; with a ``lease`` it is that run which goes on, if the
+    archive knows it. ``pace``: instead of the limits' rows per second.
+    """
+
+    address: Address
     archive: str
     selection: Selection
     limits: Limits
@@ -28,7 +83,9 @@ class ExtractJob:
     resume: bool = False
     options: dict[str, str] = field(default_factory=dict)
     partition_bytes: int = PARTITION_BYTES
-    stop: threading.Event = field(default_factory=threading.Event)
+    gate: Gate = field(default_factory=Gate)
+    pace: Throttle | None = None
+    lease: Lease | None = None
 
 
 class Progress:

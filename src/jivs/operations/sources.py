@@ -34,7 +34,7 @@ def parse(url: str) -> Address:
 
 def add(service: Service, actor: str, draft: SourceDraft) -> Source:
     """A new source. Its options are checked, and whether the operator allows its address; nothing is connected."""
-    _check(service, draft)
+    check(service, draft)
     deed = Deed(actor=actor, action="source.added", object=f"source:{draft.name}", detail={"address": draft.address.shown})
     password = draft.address.password
     return service.registry().add_source(
@@ -49,7 +49,7 @@ def change(service: Service, actor: str, source_id: int, version: int, draft: So
     given away to another.
     """
     old = get(service, source_id)
-    _check(service, draft)
+    check(service, draft)
     new, kept = draft.address, old.address
     same = (new.scheme, new.host, new.port, new.username) == (kept.scheme, kept.host, kept.port, kept.username)
     if keep_password and old.sealed and not same:
@@ -120,7 +120,8 @@ def turn_keys(service: Service, actor: str) -> tuple[int, int]:
     return turned, seen
 
 
-def _check(service: Service, draft: SourceDraft) -> None:
+def check(service: Service, draft: SourceDraft) -> None:
+    """Whether its options are right and the operator allows its address, as far as that can be said now."""
     connector = service.app.connector(draft.address)
     with closing(connector.open(draft.address, service.app.limits, Request(), Throttle(0, service.clock))):
         pass  # its options are typed, and nothing connects before it is asked for something

@@ -45,8 +45,11 @@ class Catalog(Protocol):
     def add_steps(self, run_id: str, partitions: Iterable[str], *, done: bool = False) -> None:
         """Record partitions as READY (or as DONE); those already known stay as they are, unless ``done``."""
 
-    def claim_step(self, run_id: str, owner: str, seconds: float) -> Step | None:
-        """Take one READY partition, or one whose lease has expired, in the order they were added; None if there is none."""
+    def claim_step(self, run_id: str, owner: str, seconds: float, *, run_epoch: int) -> Step | None:
+        """Take one READY partition, or one whose lease has expired, in the order they were added.
+
+        None if there is none, or if the run has another owner by now (``run_epoch`` is not its newest).
+        """
 
     def renew_step(self, run_id: str, partition: str, epoch: int, seconds: float) -> bool:
         """Extend the lease; False if fenced."""

@@ -9,9 +9,11 @@ from jivs.domain.guard import Guard
 from jivs.ports.accounts import Accounts
 from jivs.ports.app import App
 from jivs.ports.clock import Clock
+from jivs.ports.extractions import Extractions
 from jivs.ports.registry import Registry
 from jivs.ports.secrets import Passwords, Tokens, Vault
 from jivs.ports.shelf import Shelf
+from jivs.ports.work import Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,8 @@ class Service:
     tokens: Tokens
     vault: Vault
     registry: Callable[[], Registry]
+    extractions: Callable[[], Extractions]
+    work: Callable[[], Work]
     shelf: Shelf
     guard: Guard
     clock: Clock

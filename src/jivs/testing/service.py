@@ -6,8 +6,12 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
+
+import httpx
 
 
 class ServiceProcess:
@@ -57,6 +61,14 @@ class ServiceProcess:
         assert self._process is not None
         assert self._process.stderr is not None
         self.printed.extend(self._process.stderr)
+
+    @contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        """A client that is logged in as the first user."""
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            answer = client.post("/api/v1/auth/login", json={"username": "admin", "password": self.password})
+            client.headers["Authorization"] = f"Bearer {answer.json()['accessToken']}"
+            yield client
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -202,7 +202,7 @@ class CatalogSuite:
         lock = threading.Lock()
 
         def work(owner: str) -> None:
-            while (step := catalog.claim_step(run, owner, 60)) is not None:
+            while (step := catalog.claim_step(run, owner, 60, run_epoch=0)) is not None:
                 with lock:
                     claimed.append(step.partition)
                 assert catalog.complete_step(run, step.partition, step.epoch, 7)
@@ -219,11 +219,11 @@ class CatalogSuite:
         self, catalog: Catalog, run: str, clock: FakeClock
     ) -> None:
         catalog.add_steps(run, ["p"])
-        first = catalog.claim_step(run, "one", 5)
+        first = catalog.claim_step(run, "one", 5, run_epoch=0)
         assert first is not None
-        assert catalog.claim_step(run, "two", 5) is None
+        assert catalog.claim_step(run, "two", 5, run_epoch=0) is None
         clock.advance(6)
-        second = catalog.claim_step(run, "two", 5)
+        second = catalog.claim_step(run, "two", 5, run_epoch=0)
         assert second is not None
         assert second.epoch > first.epoch
         assert not catalog.renew_step(run, "p", first.epoch, 5)
@@ -232,15 +232,15 @@ class CatalogSuite:
 
     def test_released_failed_done_and_dropped_steps(self, catalog: Catalog, run: str) -> None:
         catalog.add_steps(run, ["a", "b"])
-        step = catalog.claim_step(run, "one", 5)
+        step = catalog.claim_step(run, "one", 5, run_epoch=0)
         assert step is not None
         assert catalog.release_step(run, step.partition, step.epoch)
-        again = catalog.claim_step(run, "one", 5)
+        again = catalog.claim_step(run, "one", 5, run_epoch=0)
         assert again is not None
         assert (again.partition, again.attempts) == (step.partition, 2)
         assert catalog.release_step(run, again.partition, again.epoch, failed=True)
         catalog.add_steps(run, ["b", "c"], done=True)
-        assert catalog.claim_step(run, "one", 5) is None
+        assert catalog.claim_step(run, "one", 5, run_epoch=0) is None
         catalog.drop_steps(run, ["a"])
         assert [(step.partition, step.state.value) for step in catalog.steps(run)] == [("b", "DONE"), ("c", "DONE")]
 

@@ -30,15 +30,10 @@ class SqlRegistry:
         return self._clock.now().timestamp()
 
     def add_source(self, draft: SourceDraft, seal: Callable[[str], str], deed: Deed) -> Source:
-        now = self._now()
-        values = {**_columns(draft), "sealed": "", "version": 1, "created_at": now, "updated_at": now}
         try:
             with self._engine.write() as connection:
-                made = connection.execute(sources.insert().values(values).returning(sources.c.id)).scalar_one()
-                mine = sources.c.id == made
-                row = connection.execute(sources.update().where(mine).values(sealed=seal(place(made))).returning(sources))
-                found = _source(row.mappings().one())
-                trail.append(self._engine, connection, now, deed)
+                found = _source(insert(connection, draft, seal, self._now()))
+                trail.append(self._engine, connection, self._now(), deed)
         except sa.exc.IntegrityError as error:
             raise AlreadyExistsError(f"There is a source {draft.name} already: take another name.") from error
         return found
@@ -69,10 +64,15 @@ class SqlRegistry:
         return _source(row)
 
     def remove_source(self, source_id: int, deed: Deed) -> bool:
-        with self._engine.write() as connection:
-            if not connection.execute(sources.delete().where(sources.c.id == source_id)).rowcount:
-                return False
-            trail.append(self._engine, connection, self._now(), deed)
+        try:
+            with self._engine.write() as connection:
+                if not connection.execute(sources.delete().where(sources.c.id == source_id)).rowcount:
+                    return False
+                trail.append(self._engine, connection, self._now(), deed)
+        except sa.exc.IntegrityError as error:
+            raise ConflictError(
+                f"Extractions use source {source_id}: delete them first, or give them another source."
+            ) from error
         return True
 
     def reseal(self, source_id: int, before: str, after: str, deed: Deed) -> bool:
@@ -82,6 +82,14 @@ class SqlRegistry:
                 return False
             trail.append(self._engine, connection, self._now(), deed)
         return True
+
+
+def insert(connection: sa.Connection, draft: SourceDraft, seal: Callable[[str], str], now: float) -> Any:
+    """A new row, its password sealed for its place, in the caller's transaction."""
+    values = {**_columns(draft), "sealed": "", "version": 1, "created_at": now, "updated_at": now}
+    made = connection.execute(sources.insert().values(values).returning(sources.c.id)).scalar_one()
+    sealed = sources.update().where(sources.c.id == made).values(sealed=seal(place(made)))
+    return connection.execute(sealed.returning(sources)).mappings().one()
 
 
 def _columns(draft: SourceDraft) -> dict[str, Any]:

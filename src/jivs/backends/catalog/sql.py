@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from jivs.backends.catalog import rows as rows_
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.tables import runs, steps
 from jivs.domain.run import TRANSITIONS, Run, RunState, Step, StepState
@@ -48,7 +48,7 @@ class SqlCatalog:
     def run(self, run_id: str) -> Run | None:
         with self._engine.read() as connection:
             row = connection.execute(sa.select(runs).where(runs.c.id == run_id)).mappings().first()
-        return _run(row) if row is not None else None
+        return rows_.run(row) if row is not None else None
 
     def runs(self, *, archive: str = "", digest: str = "", limit: int = 100) -> list[Run]:
         query = sa.select(runs).order_by(runs.c.seq.desc()).limit(limit)
@@ -57,7 +57,7 @@ class SqlCatalog:
         if digest:
             query = query.where(runs.c.digest == digest)
         with self._engine.read() as connection:
-            return [_run(row) for row in connection.execute(query).mappings()]
+            return [rows_.run(row) for row in connection.execute(query).mappings()]
 
     def claim_run(self, run_id: str, owner: str, seconds: float, *, instead_of: int = -1) -> int | None:
         now = self._now()
@@ -107,15 +107,16 @@ class SqlCatalog:
                 change = steps.update().where(steps.c.run_id == run_id, known).values(state=state, lease_until=None)
                 connection.execute(change, [{"wanted": row["partition"]} for row in rows])
 
-    def claim_step(self, run_id: str, owner: str, seconds: float) -> Step | None:
+    def claim_step(self, run_id: str, owner: str, seconds: float, *, run_epoch: int) -> Step | None:
         now = self._now()
+        ours = sa.exists().where(runs.c.id == run_id, runs.c.epoch == run_epoch)
         free = sa.or_(
             steps.c.state == StepState.READY.value,
             sa.and_(steps.c.state == StepState.CLAIMED.value, steps.c.lease_until < now),
         )
         first = (
             sa.select(steps.c.seq)
-            .where(steps.c.run_id == run_id, steps.c.state.in_(["READY", "CLAIMED"]), free)
+            .where(steps.c.run_id == run_id, steps.c.state.in_(["READY", "CLAIMED"]), free, ours)
             .order_by(steps.c.seq)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -135,7 +136,7 @@ class SqlCatalog:
         )
         with self._engine.write() as connection:
             row = connection.execute(claim).mappings().first()
-        return _step(row) if row is not None else None
+        return rows_.step(row) if row is not None else None
 
     def renew_step(self, run_id: str, partition: str, epoch: int, seconds: float) -> bool:
         return self._step_update(run_id, partition, epoch, {"lease_until": self._now() + seconds})
@@ -165,35 +166,7 @@ class SqlCatalog:
     def steps(self, run_id: str) -> list[Step]:
         query = sa.select(steps).where(steps.c.run_id == run_id).order_by(steps.c.seq)
         with self._engine.read() as connection:
-            return [_step(row) for row in connection.execute(query).mappings()]
+            return [rows_.step(row) for row in connection.execute(query).mappings()]
 
     def close(self) -> None:
         self._engine.close()
-
-
-def _run(row: Any) -> Run:
-    return Run(
-        id=row["id"],
-        kind=row["kind"],
-        source=row["source"],
-        archive=row["archive"],
-        digest=row["digest"],
-        state=RunState(row["state"]),
-        message=row["message"],
-        epoch=row["epoch"],
-        owner=row["owner"],
-        lease_until=datetime.fromtimestamp(row["lease_until"], UTC) if row["lease_until"] is not None else None,
-        created_at=datetime.fromtimestamp(row["created_at"], UTC),
-        updated_at=datetime.fromtimestamp(row["updated_at"], UTC),
-    )
-
-
-def _step(row: Any) -> Step:
-    return Step(
-        run_id=row["run_id"],
-        partition=row["partition"],
-        state=StepState(row["state"]),
-        epoch=row["epoch"],
-        rows=row["rows"],
-        attempts=row["attempts"],
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration: what this version of JiVS works on."""
 
 metadata = sa.MetaData()
@@ -28,8 +28,34 @@ runs = sa.Table(
     sa.Column("lease_until", sa.Float, nullable=True),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("updated_at", sa.Float, nullable=False),
+    sa.Column("extraction_id", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("source_id", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("job", sa.Text, nullable=False, server_default=""),
+    sa.Column("actor", sa.String(100), nullable=False, server_default=""),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("order", sa.String(10), nullable=False, server_default=""),
+    sa.Column("phase", sa.String(20), nullable=False, server_default=""),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("not_before", sa.Float, nullable=False, server_default="0"),
+    sa.Column("connections", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("started_at", sa.Float, nullable=True),
+    sa.Column("ended_at", sa.Float, nullable=True),
+    sa.Column("rows", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("quarantined_rows", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("quarantined_values", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("partitions", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("partitions_done", sa.Integer, nullable=False, server_default="0"),
 )
 sa.Index("runs_by_archive", runs.c.archive, runs.c.digest)
+sa.Index("runs_by_extraction", runs.c.extraction_id, runs.c.seq)
+sa.Index("runs_by_state", runs.c.state, runs.c.seq)
+_UNENDED = sa.text("state IN ('PENDING', 'RUNNING', 'PAUSED')")
+sa.Index("runs_unended", runs.c.extraction_id, runs.c.state, sqlite_where=_UNENDED, postgresql_where=_UNENDED)
+_PENDING = sa.text("state = 'PENDING' AND extraction_id > 0")
+sa.Index("runs_pending", runs.c.priority.desc(), runs.c.seq, sqlite_where=_PENDING, postgresql_where=_PENDING)
+_LEASED = sa.text("lease_until IS NOT NULL")
+sa.Index("runs_leased", runs.c.source_id, runs.c.lease_until, sqlite_where=_LEASED, postgresql_where=_LEASED)
 
 steps = sa.Table(
     "steps",
@@ -139,3 +165,48 @@ idempotency_keys = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
 )
 sa.Index("idempotency_keys_by_age", idempotency_keys.c.at)
+
+extractions = sa.Table(
+    "extractions",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("folded", sa.String(200), nullable=False, unique=True),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("source_id", BigId, sa.ForeignKey("sources.id"), nullable=False),
+    sa.Column("job", sa.Text, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("when_busy", sa.String(10), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_by", sa.String(100), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+)
+sa.Index("extractions_by_source", extractions.c.source_id, extractions.c.id)
+sa.Index("extractions_by_creation", extractions.c.created_at, extractions.c.id)
+sa.Index("extractions_by_change", extractions.c.updated_at, extractions.c.id)
+
+run_logs = sa.Table(
+    "run_logs",
+    metadata,
+    sa.Column("seq", BigId, primary_key=True, autoincrement=True),
+    sa.Column("run_id", sa.String(40), nullable=False),
+    sa.Column("extraction_id", sa.BigInteger, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("level", sa.String(10), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+)
+sa.Index("run_logs_by_run", run_logs.c.run_id, run_logs.c.seq)
+sa.Index("run_logs_by_extraction", run_logs.c.extraction_id, run_logs.c.seq)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("run_id", sa.String(40), nullable=False),
+    sa.Column("extraction_id", sa.BigInteger, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+)
+sa.Index("events_by_age", events.c.at)

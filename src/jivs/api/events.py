@@ -1,0 +1,128 @@
+"""``/events``: what happens to runs, as server-sent events (WHATWG HTML, section 9.2).
+
+One reader per process asks the catalog, as long as anybody listens, and hands events to a bounded queue per listener. A
+listener that does not keep up is let go: it comes back with ``Last-Event-ID`` and misses nothing of the last hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from jivs.api.deps import ReaderDep, ServiceDep
+from jivs.errors import JivsError, TooManyError
+from jivs.ports.service import Service
+from jivs.ports.work import Event
+
+router = APIRouter(prefix="/events", tags=["events"])
+
+_LOG = logging.getLogger(__name__)
+_POLL_SECONDS = 0.25
+_QUIET_SECONDS = 15.0
+_BACKLOG = 1000
+_PAGE = 500
+_LISTENERS = 200
+
+
+class Hub:
+    """The listeners of a process."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._queues: set[asyncio.Queue[Event | None]] = set()
+        self._reader: asyncio.Task[None] | None = None
+
+    def listen(self, after: int) -> asyncio.Queue[Event | None]:
+        """A queue of the events from now on; None is its end. The first reader begins ``after`` that event."""
+        if len(self._queues) >= _LISTENERS:
+            raise TooManyError("Too many listen to events already: try again later.", seconds=30)
+        queue: asyncio.Queue[Event | None] = asyncio.Queue(_BACKLOG)
+        self._queues.add(queue)
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.create_task(self._read(after))
+        return queue
+
+    def leave(self, queue: asyncio.Queue[Event | None]) -> None:
+        """Nobody reads this queue any more."""
+        self._queues.discard(queue)
+
+    async def _read(self, last: int) -> None:
+        while self._queues:
+            try:
+                found = await run_in_threadpool(self._service.work().events, last, _PAGE)
+            except JivsError as error:
+                _LOG.warning("Events cannot be read: %s", error.message)
+                found = []
+            for event in found:
+                last = event.id
+                for queue in list(self._queues):
+                    self._hand(queue, event)
+            if len(found) < _PAGE:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    def _hand(self, queue: asyncio.Queue[Event | None], event: Event) -> None:
+        try:
+            queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self.leave(queue)
+            queue.get_nowait()
+            queue.put_nowait(None)
+
+
+def _text(event: Event) -> str:
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {event.data}\n\n"
+
+
+async def _stream(service: Service, hub: Hub, last: int, extraction_id: int, seconds: float) -> AsyncIterator[str]:
+    """What was missed, then what comes, until the access token expires."""
+    end = asyncio.get_running_loop().time() + seconds
+    newest = await run_in_threadpool(service.work().last_event)
+    last = newest if last < 0 or last > newest else last
+    queue = hub.listen(newest)
+    try:
+        yield "retry: 2000\n\n"
+        while page := await run_in_threadpool(service.work().events, last, _PAGE):
+            for event in page:
+                last = event.id
+                if extraction_id in {0, event.extraction_id}:
+                    yield _text(event)
+        while (left := end - asyncio.get_running_loop().time()) > 0:
+            try:
+                event_ = await asyncio.wait_for(queue.get(), min(_QUIET_SECONDS, left))
+            except TimeoutError:
+                yield ": still there\n\n"
+                continue
+            if event_ is None:
+                return
+            if event_.id > last and extraction_id in {0, event_.extraction_id}:
+                yield _text(event_)
+    finally:
+        hub.leave(queue)
+
+
+@router.get("", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+async def events(
+    request: Request,
+    service: ServiceDep,
+    caller: ReaderDep,
+    last_event_id: Annotated[str, Header(max_length=20, pattern="^[0-9]*$")] = "",
+    extraction_id: Annotated[int, Query(alias="extractionId", ge=0, le=2**63 - 1, description="Only of this one.")] = 0,
+) -> StreamingResponse:
+    """State and progress of runs as they happen: events ``state`` and ``progress``, each with the run as JSON.
+
+    ``Last-Event-ID`` goes on behind that event. The stream ends when the access token expires.
+    """
+    hub: Hub = request.app.state.hub
+    seconds = caller.claims.expires_at - service.clock.now().timestamp()
+    last = int(last_event_id) if last_event_id else -1
+    return StreamingResponse(
+        _stream(service, hub, last, extraction_id, seconds),
+        media_type="text/event-stream",
+        headers={"X-Accel-Buffering": "no"},
+    )

@@ -1,0 +1,130 @@
+"""Runs, their logs and what they add up to, as bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import PurePosixPath
+
+from jivs.api.deps import Model
+from jivs.domain.extraction import Statistics
+from jivs.domain.run import Run, RunState
+from jivs.ports.work import Line
+
+
+class RunOut(Model):
+    """A run. ``order``: what it was told and has not done yet. ``failures``: how often it had to be tried again.
+
+    ``bytes`` are of data in memory; while it runs, counts are those of the worker that has it.
+    """
+
+    id: str
+    extraction_id: int
+    state: RunState
+    order: str
+    phase: str
+    message: str
+    archive: str
+    started_by: str
+    priority: int
+    failures: int
+    rows: int
+    bytes: int
+    quarantined_rows: int
+    quarantined_values: int
+    partitions: int
+    partitions_done: int
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class RunPage(Model):
+    """Runs, the newest first; ``nextCursor`` is there if there are more."""
+
+    items: list[RunOut]
+    next_cursor: int | None
+
+
+class LineOut(Model):
+    """A line of a log."""
+
+    run_id: str
+    at: datetime
+    level: str
+    message: str
+
+
+class LogPage(Model):
+    """Lines, the newest first; ``nextCursor`` is there if there are more."""
+
+    items: list[LineOut]
+    next_cursor: int | None
+
+
+class StatisticsOut(Model):
+    """What the kept runs of an extraction add up to. ``successRate``: COMPLETED among those that ended, 0 to 1."""
+
+    runs: int
+    by_state: dict[str, int]
+    success_rate: float
+    rows: int
+    bytes: int
+    quarantined_rows: int
+    quarantined_values: int
+    average_seconds: float
+    last_completed_at: datetime | None
+
+
+def run_out(run: Run) -> RunOut:
+    """A run as a body."""
+    return RunOut(
+        id=run.id,
+        extraction_id=run.extraction_id,
+        state=run.state,
+        order=run.order.value,
+        phase=run.phase,
+        message=run.message,
+        archive=PurePosixPath(run.archive).name,
+        started_by=run.actor,
+        priority=run.priority,
+        failures=run.failures,
+        rows=run.counts.rows,
+        bytes=run.counts.bytes,
+        quarantined_rows=run.counts.quarantined_rows,
+        quarantined_values=run.counts.quarantined_values,
+        partitions=run.counts.partitions,
+        partitions_done=run.counts.partitions_done,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+    )
+
+
+def run_page(found: Sequence[Run], limit: int) -> RunPage:
+    """The first ``limit`` of them, one more having been asked for."""
+    return RunPage(
+        items=[run_out(run) for run in found[:limit]], next_cursor=found[limit - 1].seq if len(found) > limit else None
+    )
+
+
+def log_page(found: Sequence[Line], limit: int) -> LogPage:
+    """The first ``limit`` of them, one more having been asked for."""
+    lines = [LineOut(run_id=one.run_id, at=one.at, level=one.level, message=one.message) for one in found[:limit]]
+    return LogPage(items=lines, next_cursor=found[limit - 1].seq if len(found) > limit else None)
+
+
+def statistics_out(found: Statistics) -> StatisticsOut:
+    """Statistics as a body."""
+    ended = sum(count for state, count in found.by_state.items() if RunState(state).ended)
+    return StatisticsOut(
+        runs=found.runs,
+        by_state={state.value: found.by_state.get(state.value, 0) for state in RunState},
+        success_rate=found.by_state.get(RunState.COMPLETED.value, 0) / ended if ended else 0.0,
+        rows=found.rows,
+        bytes=found.bytes,
+        quarantined_rows=found.quarantined_rows,
+        quarantined_values=found.quarantined_values,
+        average_seconds=found.average_seconds,
+        last_completed_at=found.last_completed_at,
+    )

@@ -1,0 +1,187 @@
+"""Extractions in the catalog's database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from jivs.backends.catalog import registry, trail
+from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.tables import extractions, run_logs, runs, sources
+from jivs.domain.audit import Deed
+from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
+from jivs.domain.registry import SourceDraft
+from jivs.domain.run import OPEN
+from jivs.errors import AlreadyExistsError, ConflictError, NotFoundError
+from jivs.ports.clock import Clock
+
+_SORTS = {
+    "id": extractions.c.id,
+    "name": extractions.c.folded,
+    "createdAt": extractions.c.created_at,
+    "updatedAt": extractions.c.updated_at,
+}
+_older = runs.alias()
+_NEWEST = (
+    sa.select(sa.func.max(_older.c.seq))
+    .where(_older.c.extraction_id == extractions.c.id)
+    .correlate(extractions)
+    .scalar_subquery()
+)
+_JOINED = extractions.join(sources, sources.c.id == extractions.c.source_id).outerjoin(runs, runs.c.seq == _NEWEST)
+_SHOWN = sa.select(
+    extractions,
+    sources.c.name.label("source_name"),
+    runs.c.id.label("last_run"),
+    runs.c.state.label("last_state"),
+).select_from(_JOINED)
+
+
+class SqlExtractions:
+    """Extractions in SQLite or PostgreSQL."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    def add(self, draft: ExtractionDraft, actor: str, deed: Deed) -> Extraction:
+        try:
+            with self._engine.write() as connection:
+                return self._insert(connection, draft, draft.source_id, actor, deed)
+        except sa.exc.IntegrityError as error:
+            raise self._taken(draft) from error
+
+    def add_with_source(
+        self, draft: ExtractionDraft, source: SourceDraft, seal: Callable[[str], str], actor: str, deeds: tuple[Deed, Deed]
+    ) -> Extraction:
+        try:
+            with self._engine.write() as connection:
+                made = registry.insert(connection, source, seal, self._now())
+                trail.append(self._engine, connection, self._now(), deeds[0])
+                return self._insert(connection, draft, made["id"], actor, deeds[1])
+        except sa.exc.IntegrityError as error:
+            raise self._taken(draft) from error
+
+    def _insert(
+        self, connection: sa.Connection, draft: ExtractionDraft, source_id: int, actor: str, deed: Deed
+    ) -> Extraction:
+        now = self._now()
+        self._require_source(connection, source_id)
+        values = {**_columns(draft), "source_id": source_id, "version": 1, "created_at": now, "updated_at": now}
+        insert = extractions.insert().values(created_by=actor, **values).returning(extractions.c.id)
+        made = connection.execute(insert).scalar_one()
+        trail.append(self._engine, connection, now, deed)
+        return _extraction(connection.execute(_SHOWN.where(extractions.c.id == made)).mappings().one())
+
+    @staticmethod
+    def _taken(draft: ExtractionDraft) -> AlreadyExistsError:
+        return AlreadyExistsError(f"There is an extraction or a source {draft.name} already: take another name.")
+
+    @staticmethod
+    def _require_source(connection: sa.Connection, source_id: int) -> None:
+        if connection.execute(sa.select(sources.c.id).where(sources.c.id == source_id)).first() is None:
+            raise NotFoundError(f"There is no source {source_id}.")
+
+    def get(self, extraction_id: int) -> Extraction | None:
+        with self._engine.read() as connection:
+            row = connection.execute(_SHOWN.where(extractions.c.id == extraction_id)).mappings().first()
+        return _extraction(row) if row is not None else None
+
+    def page(
+        self,
+        *,
+        after: int = 0,
+        offset: int = 0,
+        limit: int = 100,
+        name: str = "",
+        source_id: int = 0,
+        state: str = "",
+        sort: str = "id",
+        descending: bool = False,
+    ) -> list[Extraction]:
+        order = [column.desc() if descending else column for column in dict.fromkeys((_SORTS[sort], extractions.c.id))]
+        query = _SHOWN.where(*_filters(name, source_id, state)).order_by(*order).limit(limit).offset(offset)
+        if after:
+            query = query.where(extractions.c.id > after)
+        with self._engine.read() as connection:
+            return [_extraction(row) for row in connection.execute(query).mappings()]
+
+    def count(self, *, name: str = "", source_id: int = 0, state: str = "") -> int:
+        query = sa.select(sa.func.count()).select_from(_JOINED if state else extractions)
+        with self._engine.read() as connection:
+            return int(connection.execute(query.where(*_filters(name, source_id, state))).scalar_one())
+
+    def change(self, extraction_id: int, version: int, draft: ExtractionDraft, deed: Deed) -> Extraction:
+        mine = sa.and_(extractions.c.id == extraction_id, extractions.c.version == version)
+        values = {**_columns(draft), "source_id": draft.source_id, "version": version + 1, "updated_at": self._now()}
+        try:
+            with self._engine.write() as connection:
+                self._require_source(connection, draft.source_id)
+                if not connection.execute(extractions.update().where(mine).values(values)).rowcount:
+                    raise ConflictError(
+                        "The extraction was changed or deleted meanwhile: read it again, and then change it."
+                    )
+                trail.append(self._engine, connection, self._now(), deed)
+                row = connection.execute(_SHOWN.where(extractions.c.id == extraction_id)).mappings().one()
+        except sa.exc.IntegrityError as error:
+            raise self._taken(draft) from error
+        return _extraction(row)
+
+    def remove(self, extraction_id: int, deed: Deed) -> bool:
+        unended = runs.c.state.in_([state.value for state in OPEN])
+        with self._engine.write() as connection:
+            if connection.execute(sa.select(runs.c.id).where(runs.c.extraction_id == extraction_id, unended)).first():
+                raise ConflictError(f"Extraction {extraction_id} has a run that has not ended: stop it first.")
+            if not connection.execute(extractions.delete().where(extractions.c.id == extraction_id)).rowcount:
+                return False
+            for table in (run_logs, runs):
+                connection.execute(table.delete().where(table.c.extraction_id == extraction_id))
+            trail.append(self._engine, connection, self._now(), deed)
+        return True
+
+
+def _filters(name: str, source_id: int, state: str) -> list[sa.ColumnElement[bool]]:
+    out: list[sa.ColumnElement[bool]] = []
+    if name:
+        out.append(extractions.c.folded.contains(name.casefold(), autoescape=True))
+    if source_id:
+        out.append(extractions.c.source_id == source_id)
+    if state:
+        out.append(runs.c.state == state)
+    return out
+
+
+def _columns(draft: ExtractionDraft) -> dict[str, Any]:
+    return {
+        "name": draft.name,
+        "folded": draft.name.casefold(),
+        "description": draft.description,
+        "job": draft.job.to_json(),
+        "priority": draft.priority,
+        "when_busy": draft.when_busy.value,
+    }
+
+
+def _extraction(row: Any) -> Extraction:
+    return Extraction(
+        id=row["id"],
+        name=row["name"],
+        description=row["description"],
+        source_id=row["source_id"],
+        source_name=row["source_name"],
+        job=Job.from_json(row["job"]),
+        priority=row["priority"],
+        when_busy=WhenBusy(row["when_busy"]),
+        version=row["version"],
+        created_by=row["created_by"],
+        created_at=datetime.fromtimestamp(row["created_at"], UTC),
+        updated_at=datetime.fromtimestamp(row["updated_at"], UTC),
+        last_run=row["last_run"] or "",
+        last_state=row["last_state"] or "",
+    )

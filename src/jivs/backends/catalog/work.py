@@ -1,0 +1,439 @@
+"""The service's runs in the catalog's database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from jivs.backends.catalog import rows, trail
+from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.tables import events, run_logs, runs, sources
+from jivs.domain.audit import Deed
+from jivs.domain.extraction import Extraction, Job, Statistics, WhenBusy
+from jivs.domain.run import OPEN, TRANSITIONS, Command, Counts, Order, Run, RunState
+from jivs.errors import ConflictError, FencedError, NotFoundError
+from jivs.ports.clock import Clock
+from jivs.ports.work import Event, Kept, Line
+
+_TELLING = 0x6A697665
+"""The advisory lock of whoever adds an event: their numbers are in the order of their commits, so no reader misses one."""
+
+_ON_SOURCE = 0x6A69 << 40
+"""Added to a source's id: the advisory lock of whoever claims a run on it."""
+
+_TRIES = 20
+_EVENT_SECONDS = 3600.0
+_UNENDED = [state.value for state in OPEN]
+_MINE = runs.c.extraction_id > 0
+
+
+class SqlWork:
+    """Runs in SQLite or PostgreSQL. ``connections`` and ``parallel`` count where a source or a job does not say it."""
+
+    def __init__(self, engine: Engine, clock: Clock, *, connections: int, parallel: int) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._connections = connections
+        self._parallel = parallel
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    def _tell(self, connection: sa.Connection, row: Any, kind: str = "state") -> None:
+        self._engine.lock(connection, _TELLING)
+        connection.execute(
+            events.insert().values(
+                at=self._now(), kind=kind, run_id=row["id"], extraction_id=row["extraction_id"], data=rows.told(row)
+            )
+        )
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    def submit(self, extraction: Extraction, run_id: str, archive: str, actor: str, deed: Deed) -> Run:
+        now = self._now()
+        unended = sa.select(runs.c.id, runs.c.state).where(runs.c.extraction_id == extraction.id, runs.c.state.in_(_UNENDED))
+        values = {
+            "id": run_id,
+            "kind": "extract",
+            "source": extraction.source_name,
+            "archive": archive,
+            "digest": "",
+            "state": RunState.PENDING.value,
+            "message": "",
+            "epoch": 0,
+            "owner": "",
+            "created_at": now,
+            "updated_at": now,
+            "extraction_id": extraction.id,
+            "source_id": extraction.source_id,
+            "job": extraction.job.to_json(),
+            "actor": actor,
+            "priority": extraction.priority,
+        }
+        with self._engine.write() as connection:
+            if extraction.when_busy is WhenBusy.REFUSE:
+                self._engine.lock(connection, _ON_SOURCE + extraction.source_id)
+                other = connection.execute(unended.limit(1)).first()
+                if other is not None:
+                    raise ConflictError(
+                        f"Extraction {extraction.id} has run {other.id}, which is {other.state}: wait for it or stop it, or "
+                        "set whenBusy to QUEUE."
+                    )
+            row = connection.execute(runs.insert().values(values).returning(runs)).mappings().one()
+            trail.append(self._engine, connection, now, deed)
+            self._tell(connection, row)
+        return rows.run(row)
+
+    def run(self, run_id: str) -> Run | None:
+        with self._engine.read() as connection:
+            row = connection.execute(sa.select(runs).where(runs.c.id == run_id, _MINE)).mappings().first()
+        return rows.run(row) if row is not None else None
+
+    def runs(
+        self, *, extraction_id: int = 0, states: Iterable[RunState] = (), before: int = 0, limit: int = 100
+    ) -> list[Run]:
+        query = sa.select(runs).where(_MINE).order_by(runs.c.seq.desc()).limit(limit)
+        wanted = [state.value for state in states]
+        for given, condition in (
+            (extraction_id, runs.c.extraction_id == extraction_id),
+            (wanted, runs.c.state.in_(wanted)),
+            (before, runs.c.seq < before),
+        ):
+            if given:
+                query = query.where(condition)
+        with self._engine.read() as connection:
+            return [rows.run(row) for row in connection.execute(query).mappings()]
+
+    # -- claiming -------------------------------------------------------------------------------------------------
+
+    def _silent(self, now: float) -> sa.ColumnElement[bool]:
+        return sa.and_(
+            runs.c.lease_until.is_not(None), runs.c.lease_until < now, runs.c.state == RunState.RUNNING.value, _MINE
+        )
+
+    @staticmethod
+    def _ready(now: float, full: set[int]) -> sa.ColumnElement[bool]:
+        other = runs.alias()
+        busy = sa.exists().where(
+            other.c.extraction_id == runs.c.extraction_id,
+            other.c.state.in_([RunState.RUNNING.value, RunState.PAUSED.value]),
+        )
+        ready = [runs.c.state == "PENDING", _MINE, runs.c.not_before <= now, ~busy]
+        return sa.and_(*ready, *([runs.c.source_id.not_in(sorted(full))] if full else []))
+
+    def waiting(self, limit: int = 100) -> int:
+        now = self._now()
+        with self._engine.read() as connection:
+            full = {source for source, used, cap, _ in self._usage(connection, now) if not _free(used, cap)}
+            found = 0
+            for condition in (self._silent(now), self._ready(now, full)):
+                few = sa.select(runs.c.seq).where(condition).limit(limit).subquery()
+                found += connection.execute(sa.select(sa.func.count()).select_from(few)).scalar_one()
+        return min(found, limit)
+
+    def _usage(self, connection: sa.Connection, now: float, source: int = 0) -> list[tuple[int, int, int, int]]:
+        """Of each source with runs at work: its id, connections in use, their cap, runs at work."""
+        query = (
+            sa.select(runs.c.source_id, sa.func.sum(runs.c.connections), sources.c.max_connections, sa.func.count())
+            .select_from(runs.join(sources, sources.c.id == runs.c.source_id))
+            .where(runs.c.lease_until >= now, _MINE)
+            .group_by(runs.c.source_id, sources.c.max_connections)
+        )
+        if source:
+            query = query.where(runs.c.source_id == source)
+        found = connection.execute(query).all()
+        return [(id_, int(used), cap or self._connections, count) for id_, used, cap, count in found]
+
+    def claim(self, owner: str, seconds: float) -> Run | None:
+        now = self._now()
+        with self._engine.write() as connection:
+            full = {source for source, used, cap, _ in self._usage(connection, now) if not _free(used, cap)}
+            for _ in range(_TRIES):
+                row = self._next(connection, now, full)
+                if row is None:
+                    return None
+                self._engine.lock(connection, _ON_SOURCE + row["source_id"])
+                silent = row["state"] == RunState.RUNNING.value
+                if silent and row["failures"] + 1 >= Job.from_json(row["job"]).attempts:
+                    self._give_up(connection, row, now)
+                    continue
+                granted = 0 if not silent and self._busy(connection, row) else self._grant(connection, row, now)
+                if not granted:
+                    full.add(row["source_id"])
+                    continue
+                taken = {
+                    "state": RunState.RUNNING.value,
+                    "order": row["order"] if silent else Order.GO_ON.value,
+                    "owner": owner,
+                    "epoch": row["epoch"] + 1,
+                    "lease_until": now + seconds,
+                    "connections": granted,
+                    "failures": row["failures"] + silent,
+                    "started_at": row["started_at"] or now,
+                    "updated_at": now,
+                    "phase": "starting",
+                }
+                return rows.run(self._set(connection, row["id"], taken))
+        return None
+
+    def _next(self, connection: sa.Connection, now: float, full: set[int]) -> Any:
+        for condition, order in (
+            (self._silent(now), [runs.c.seq]),
+            (self._ready(now, full), [runs.c.priority.desc(), runs.c.seq]),
+        ):
+            query = sa.select(runs).where(condition).order_by(*order).limit(1).with_for_update(skip_locked=True, of=runs)
+            row = connection.execute(query).mappings().first()
+            if row is not None:
+                return row
+        return None
+
+    @staticmethod
+    def _busy(connection: sa.Connection, row: Any) -> bool:
+        working = runs.c.state.in_([RunState.RUNNING.value, RunState.PAUSED.value])
+        query = sa.select(runs.c.id).where(runs.c.extraction_id == row["extraction_id"], working).limit(1)
+        return connection.execute(query).first() is not None
+
+    def _grant(self, connection: sa.Connection, row: Any, now: float) -> int:
+        """Connections for a run: its share of what the source has, as many as it wants at most; 0 if too few are free."""
+        cap = connection.execute(sa.select(sources.c.max_connections).where(sources.c.id == row["source_id"])).scalar()
+        cap = cap or self._connections
+        used, working = next(((used, count) for _, used, _, count in self._usage(connection, now, row["source_id"])), (0, 0))
+        pending = sa.select(runs.c.seq).where(runs.c.source_id == row["source_id"], runs.c.state == "PENDING").limit(cap)
+        waiting = connection.execute(sa.select(sa.func.count()).select_from(pending.subquery())).scalar_one()
+        wanted = (Job.from_json(row["job"]).parallel or self._parallel) + 1
+        share = max(min(2, cap), cap // max(1, working + waiting))
+        return min(wanted, share, cap - used) if _free(used, cap) else 0
+
+    def _give_up(self, connection: sa.Connection, row: Any, now: float) -> None:
+        ended = {
+            "state": RunState.FAILED.value,
+            "message": f"Its worker ended {row['failures'] + 1} times without a word: out of memory? See the workers' log.",
+            "epoch": row["epoch"] + 1,
+            "failures": row["failures"] + 1,
+            "ended_at": now,
+        }
+        self._set(connection, row["id"], {**ended, **_FREE, "updated_at": now})
+
+    def _set(self, connection: sa.Connection, run_id: str, values: dict[str, Any]) -> Any:
+        row = connection.execute(runs.update().where(runs.c.id == run_id).values(values).returning(runs)).mappings().one()
+        self._tell(connection, row)
+        return row
+
+    # -- working --------------------------------------------------------------------------------------------------
+
+    def keep(self, run_id: str, epoch: int, seconds: float, counts: Counts, phase: str) -> Kept | None:
+        now = self._now()
+        mine = sa.and_(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.lease_until.is_not(None))
+        with self._engine.write() as connection:
+            before = connection.execute(sa.select(runs).where(mine).with_for_update()).mappings().first()
+            if before is None:
+                return None
+            values = {**_counted(counts), "phase": phase}
+            change = runs.update().where(mine).values(lease_until=now + seconds, **values).returning(runs)
+            row = connection.execute(change).mappings().one()
+            if any(before[name] != value for name, value in values.items()):
+                self._tell(connection, row, "progress")
+            neighbours = self._usage(connection, now, row["source_id"])
+        return Kept(
+            order=Order(row["order"]), state=RunState(row["state"]), neighbours=neighbours[0][3] if neighbours else 1
+        )
+
+    def hold(self, run_id: str, epoch: int) -> None:
+        with self._engine.write() as connection:
+            self._require(connection, run_id, epoch, RunState.PAUSED)
+            self._set(connection, run_id, {"state": RunState.PAUSED.value, "phase": "held", "updated_at": self._now()})
+
+    def settle(
+        self,
+        run_id: str,
+        epoch: int,
+        to: RunState,
+        message: str = "",
+        *,
+        counts: Counts | None = None,
+        retry_at: float = 0.0,
+    ) -> bool:
+        now = self._now()
+        values: dict[str, Any] = {"state": to.value, "message": message, "updated_at": now, **_FREE}
+        if counts is not None:
+            values |= _counted(counts)
+        with self._engine.write() as connection:
+            row = self._require(connection, run_id, epoch, to)
+            if to is RunState.PAUSED and row["state"] == RunState.RUNNING.value and row["order"] != Order.PAUSE.value:
+                return False
+            if to.ended:
+                values |= {"ended_at": now, "order": ""}
+            if retry_at:
+                values |= {"not_before": retry_at, "failures": row["failures"] + 1}
+            self._set(connection, run_id, values)
+        return True
+
+    def _require(self, connection: sa.Connection, run_id: str, epoch: int, to: RunState) -> Any:
+        row = connection.execute(sa.select(runs).where(runs.c.id == run_id).with_for_update()).mappings().first()
+        if row is None or row["epoch"] != epoch or row["lease_until"] is None:
+            raise FencedError(f"Run {run_id} has another owner now: its state stays as it is.")
+        if to is not RunState(row["state"]) and to not in TRANSITIONS[RunState(row["state"])]:
+            raise ConflictError(f"Run {run_id} is {row['state']} and cannot become {to.value}.")
+        return row
+
+    def lost(self, owner_prefix: str) -> int:
+        mine = sa.and_(runs.c.lease_until.is_not(None), runs.c.owner.startswith(owner_prefix, autoescape=True), _MINE)
+        with self._engine.write() as connection:
+            return connection.execute(runs.update().where(mine).values(lease_until=0.0, connections=0)).rowcount
+
+    # -- commanding -----------------------------------------------------------------------------------------------
+
+    def command(self, run_id: str, command: Command, deed: Deed) -> Run:
+        now = self._now()
+        with self._engine.write() as connection:
+            row = connection.execute(sa.select(runs).where(runs.c.id == run_id, _MINE).with_for_update()).mappings().first()
+            if row is None:
+                raise NotFoundError(f"There is no run {run_id}.")
+            at_work = row["lease_until"] is not None and row["lease_until"] >= now
+            change = _COMMANDS[command](row, at_work)
+            if change.get("state") == RunState.CANCELLED.value:
+                change |= {"ended_at": now}
+            trail.append(self._engine, connection, now, deed)
+            changed = self._set(connection, run_id, {**change, "updated_at": now})
+        return rows.run(changed)
+
+    # -- telling --------------------------------------------------------------------------------------------------
+
+    def log(self, run: Run, lines: Iterable[tuple[datetime, str, str]]) -> None:
+        said = [
+            {"run_id": run.id, "extraction_id": run.extraction_id, "at": at.timestamp(), "level": level, "message": message}
+            for at, level, message in lines
+        ]
+        if said:
+            with self._engine.write() as connection:
+                connection.execute(run_logs.insert(), said)
+
+    def lines(self, *, extraction_id: int = 0, run_id: str = "", before: int = 0, limit: int = 100) -> list[Line]:
+        query = sa.select(run_logs).order_by(run_logs.c.seq.desc()).limit(limit)
+        for given, condition in (
+            (extraction_id, run_logs.c.extraction_id == extraction_id),
+            (run_id, run_logs.c.run_id == run_id),
+            (before, run_logs.c.seq < before),
+        ):
+            if given:
+                query = query.where(condition)
+        with self._engine.read() as connection:
+            found = connection.execute(query).all()
+        return [
+            Line(
+                seq=row.seq, run_id=row.run_id, at=datetime.fromtimestamp(row.at, UTC), level=row.level, message=row.message
+            )
+            for row in found
+        ]
+
+    def statistics(self, extraction_id: int) -> Statistics:
+        took = sa.func.sum(runs.c.ended_at - runs.c.started_at)
+        sums = [sa.func.sum(getattr(runs.c, name)) for name in ("rows", "bytes", "quarantined_rows", "quarantined_values")]
+        query = (
+            sa.select(
+                runs.c.state,
+                sa.func.count(),
+                *sums,
+                took,
+                sa.func.count(runs.c.ended_at - runs.c.started_at),
+                sa.func.max(runs.c.ended_at),
+            )
+            .where(runs.c.extraction_id == extraction_id)
+            .group_by(runs.c.state)
+        )
+        with self._engine.read() as connection:
+            found = connection.execute(query).all()
+        totals = [sum(int(row[place] or 0) for row in found) for place in range(2, 6)]
+        timed = sum(row[7] for row in found)
+        completed = [row[8] for row in found if row[0] == RunState.COMPLETED.value]
+        return Statistics(
+            by_state={row[0]: row[1] for row in found},
+            rows=totals[0],
+            bytes=totals[1],
+            quarantined_rows=totals[2],
+            quarantined_values=totals[3],
+            average_seconds=sum(row[6] or 0.0 for row in found) / timed if timed else 0.0,
+            last_completed_at=rows.moment(completed[0]) if completed else None,
+        )
+
+    def events(self, after: int, limit: int = 500) -> list[Event]:
+        query = sa.select(events).where(events.c.id > after).order_by(events.c.id).limit(limit)
+        with self._engine.read() as connection:
+            found = connection.execute(query).all()
+        return [
+            Event(id=row.id, kind=row.kind, run_id=row.run_id, extraction_id=row.extraction_id, data=row.data)
+            for row in found
+        ]
+
+    def last_event(self) -> int:
+        with self._engine.read() as connection:
+            return int(connection.execute(sa.select(sa.func.max(events.c.id))).scalar() or 0)
+
+    def by_state(self) -> dict[str, int]:
+        query = sa.select(runs.c.state, sa.func.count()).group_by(runs.c.state)
+        with self._engine.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def sweep(self, *, keep_runs: int, keep_seconds: float) -> int:
+        now = self._now()
+        rank = sa.func.row_number().over(partition_by=runs.c.extraction_id, order_by=runs.c.seq.desc())
+        ranked = sa.select(runs.c.id, runs.c.ended_at, rank.label("rank")).where(_MINE).subquery()
+        old = sa.select(ranked.c.id).where(
+            ranked.c.ended_at.is_not(None),
+            ranked.c.rank > 1,
+            sa.or_(ranked.c.rank > keep_runs, ranked.c.ended_at < now - keep_seconds),
+        )
+        with self._engine.write() as connection:
+            connection.execute(events.delete().where(events.c.at < now - _EVENT_SECONDS))
+            gone = [row.id for row in connection.execute(old.limit(1000))]
+            for table, column in ((run_logs, run_logs.c.run_id), (runs, runs.c.id)):
+                connection.execute(table.delete().where(column.in_(gone)))
+        return len(gone)
+
+
+_FREE: dict[str, Any] = {"owner": "", "lease_until": None, "connections": 0, "phase": ""}
+
+
+def _free(used: int, cap: int) -> bool:
+    """Whether a run can begin with what is left: one connection holds the snapshot, another reads."""
+    return cap - used >= min(2, cap)
+
+
+def _counted(counts: Counts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in rows.COUNTS}
+
+
+def _refused(row: Any, verb: str) -> ConflictError:
+    ordered = f", and told to {row['order']}" if row["order"] else ""
+    return ConflictError(f"Run {row['id']} is {row['state']}{ordered}: it cannot be {verb}.")
+
+
+def _away(row: Any, state: RunState) -> dict[str, Any]:
+    """A change that no worker has to carry out; whoever should still be at it is fenced."""
+    return {"state": state.value, "order": "", "epoch": row["epoch"] + 1, **_FREE}
+
+
+def _stop(row: Any, at_work: bool) -> dict[str, Any]:
+    if row["state"] not in _UNENDED:
+        raise _refused(row, "stopped")
+    return {"order": Order.CANCEL.value} if at_work else _away(row, RunState.CANCELLED)
+
+
+def _pause(row: Any, at_work: bool) -> dict[str, Any]:
+    if row["state"] not in {"PENDING", "RUNNING"} or row["order"] == Order.CANCEL.value:
+        raise _refused(row, "paused")
+    return {"order": Order.PAUSE.value} if at_work else _away(row, RunState.PAUSED)
+
+
+def _resume(row: Any, at_work: bool) -> dict[str, Any]:
+    if row["order"] == Order.CANCEL.value or (row["state"] != "PAUSED" and row["order"] != Order.PAUSE.value):
+        raise _refused(row, "resumed")
+    if at_work:
+        return {"state": RunState.RUNNING.value, "order": ""}
+    return {**_away(row, RunState.PENDING), "failures": 0, "not_before": 0.0}
+
+
+_COMMANDS = {Command.STOP: _stop, Command.PAUSE: _pause, Command.RESUME: _resume}

@@ -1,0 +1,281 @@
+"""A claimed run from beginning to end, in a worker: under its lease, within its limits, ended in a true state."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+
+from jivs.archive import chain
+from jivs.archive import runs as records
+from jivs.domain.extraction import Job
+from jivs.domain.plan import RunPlan
+from jivs.domain.run import Counts, Order, Run, RunState
+from jivs.domain.schema import TableName
+from jivs.errors import FencedError, JivsError, TransientError
+from jivs.operations import _guard, sources
+from jivs.operations.extract import extract
+from jivs.operations.job import ExtractJob, Gate, Lease, Outcome, Progress
+from jivs.ports.service import Service
+from jivs.transfer.throttle import Throttle
+
+LEASE_SECONDS = 3.0
+"""Another worker takes a run over when its worker was silent for so long."""
+
+_BEAT_SECONDS = 1.0
+_LONGEST_WAIT = 300.0
+_LOG = logging.getLogger(__name__)
+
+
+class Why(Enum):
+    """Why a run was stopped before its end."""
+
+    CANCELLED = "cancelled"
+    PAUSED = "paused"
+    DRAINED = "the worker is shut down"
+    TIMEOUT = "timeout"
+    SILENT = "the catalog could not be reached for as long as the lease lasts"
+
+
+@dataclass
+class _Telling(Progress):
+    """Counts what a run does and collects what it says, until the keeper passes it on."""
+
+    service: Service
+    counts: Counts = field(default_factory=Counts)
+    stage: str = "starting"
+    lines: list[tuple[datetime, str, str]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def _count(self, **more: int) -> None:
+        with self.lock:
+            self.counts = replace(self.counts, **{name: getattr(self.counts, name) + add for name, add in more.items()})
+
+    def say(self, level: str, message: str) -> None:
+        with self.lock:
+            self.lines.append((self.service.clock.now(), level, message))
+
+    def said(self) -> list[tuple[datetime, str, str]]:
+        with self.lock:
+            lines, self.lines = self.lines, []
+        return lines
+
+    def planned(self, plan: RunPlan, resumed: int) -> None:
+        self.stage = "reading"
+        self._count(partitions=len(plan.partitions), partitions_done=resumed)
+        again = f", {resumed} of them finished before" if resumed else ""
+        self.say("INFO", f"{len(plan.tables)} tables in {len(plan.partitions)} partitions{again}.")
+
+    def advanced(self, table: TableName, rows: int, size: int) -> None:  # noqa: ARG002 - as the base has it
+        self._count(rows=rows, bytes=size)
+
+    def partition(self, table: TableName, partition: str) -> None:  # noqa: ARG002 - as the base has it
+        self._count(partitions_done=1)
+
+    def warned(self, message: str) -> None:
+        self.say("WARN", message)
+
+    def phase(self, name: str) -> None:
+        self.stage = name
+
+
+class Execution:
+    """One claimed run. ``drain`` is set by whoever wants the worker to end."""
+
+    def __init__(self, service: Service, run: Run, drain: threading.Event, hold_seconds: float) -> None:
+        self._service = service
+        self._run = run
+        self._drain = drain
+        self._hold_seconds = hold_seconds
+        self._job = Job.from_json(run.job)
+        self._gate = Gate()
+        self._why: Why | None = None
+        self._telling = _Telling(service)
+        self._pace = Throttle(0, service.clock)
+        self._rate = 0
+        self._ended = threading.Event()
+
+    def run(self) -> RunState | None:
+        """Execute it; the state that it was left in, None if another worker has it now."""
+        keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        keeper.start()
+        try:
+            state, message, retry_at = self._work()
+        except FencedError:
+            return None
+        finally:
+            self._ended.set()
+            keeper.join()
+            self._gate.stop()
+        return self._settle(state, message, retry_at)
+
+    # -- the work -------------------------------------------------------------------------------------------------
+
+    def _work(self) -> tuple[RunState, str, float]:
+        """What it came to: a state, a sentence, and when to try again. Raises FencedError."""
+        try:
+            known = self._published() if self._run.epoch > 1 else None
+            return known or self._ended_as(self._extract())
+        except FencedError:
+            raise
+        except JivsError as error:
+            return self._interrupted() if self._why is not None else self._failed(error)
+        except Exception as error:
+            _LOG.exception("Run %s failed", self._run.id)
+            return RunState.FAILED, f"A defect of JiVS ({type(error).__name__}) ended the run: see the workers' log.", 0.0
+
+    def _extract(self) -> Outcome:
+        service, job = self._service, self._job
+        source = sources.get(service, self._run.source_id)
+        address = sources.opened(service, source)
+        _guard.check(service.guard, address)
+        limits = service.app.limits
+        self._rate = source.max_rows_per_second or limits.rows_per_second
+        self._pace.rate = self._rate
+        return extract(
+            service.app,
+            ExtractJob(
+                address=address,
+                archive=self._run.archive,
+                selection=job.selection,
+                limits=replace(
+                    limits,
+                    parallel=job.parallel or limits.parallel,
+                    connections=self._run.connections,
+                    batch_rows=min(filter(None, (job.batch_rows, limits.batch_rows)), default=0),
+                ),
+                level=job.level,
+                source_name=source.name,
+                options=job.options,
+                gate=self._gate,
+                lease=Lease(run_id=self._run.id, epoch=self._run.epoch, seconds=LEASE_SECONDS),
+                pace=self._pace,
+            ),
+            self._telling,
+        )
+
+    def _published(self) -> tuple[RunState, str, float] | None:
+        """How the run ended, if an earlier worker published it and ended before it could say so."""
+        store = self._service.app.store(self._run.archive)
+        for number in reversed(chain.numbers(store)):
+            manifest = chain.load(store, number).manifest
+            if manifest.run_id == self._run.id:
+                mine = [table for table in manifest.tables if table.run_id == self._run.id]
+                self._telling.counts = replace(self._telling.counts, rows=sum(table.rows for table in mine))
+                if manifest.failed:
+                    return RunState.INCOMPLETE, "; ".join(f"{one['table']}: {one['reason']}" for one in manifest.failed), 0.0
+                return RunState.COMPLETED, "", 0.0
+        return None
+
+    def _ended_as(self, outcome: Outcome) -> tuple[RunState, str, float]:
+        for table in outcome.tables:
+            level = "ERROR" if table.reason else "INFO"
+            self._telling.say(level, f"{table.table}: {table.archived:,} rows, {table.verdict}. {table.reason}".rstrip())
+        self._telling.counts = replace(
+            self._telling.counts,
+            rows=sum(table.archived for table in outcome.tables),
+            quarantined_rows=sum(table.quarantined_rows for table in outcome.tables),
+            quarantined_values=sum(table.quarantined_values for table in outcome.tables),
+        )
+        if outcome.complete:
+            return RunState.COMPLETED, "", 0.0
+        return RunState.INCOMPLETE, "; ".join(f"{one.table}: {one.reason}" for one in outcome.tables if one.reason), 0.0
+
+    def _failed(self, error: JivsError) -> tuple[RunState, str, float]:
+        _LOG.info("Run %s: %s %s", self._run.id, error.message, error.detail)
+        if not isinstance(error, TransientError):
+            return RunState.FAILED, error.message, 0.0
+        if self._run.failures + 1 >= self._job.attempts:
+            self._abandon()
+            return RunState.FAILED, f"{error.message} Tried {self._job.attempts} times.", 0.0
+        wait = min(_LONGEST_WAIT, 2.0**self._run.failures) * random.uniform(0.75, 1.25)  # noqa: S311 - spreads attempts
+        self._telling.say("WARN", f"{error.message} Trying again in {wait:.0f} s.")
+        return RunState.PENDING, error.message, self._service.clock.now().timestamp() + wait
+
+    def _interrupted(self) -> tuple[RunState, str, float]:
+        match self._why:
+            case Why.CANCELLED:
+                self._abandon()
+                return RunState.CANCELLED, "", 0.0
+            case Why.PAUSED:
+                return RunState.PAUSED, "", 0.0
+            case Why.TIMEOUT:
+                self._abandon()
+                return RunState.FAILED, f"It took longer than its timeout of {self._job.timeout_seconds} s.", 0.0
+            case Why.SILENT:
+                raise FencedError(f"Run {self._run.id}: {Why.SILENT.value}.")
+        return RunState.PENDING, "", 0.0
+
+    def _abandon(self) -> None:
+        try:
+            records.abandon(self._service.app.store(self._run.archive), self._run.id)
+        except JivsError as error:  # the next sweep removes them
+            _LOG.info("Run %s: %s", self._run.id, error.message)
+
+    def _settle(self, state: RunState, message: str, retry_at: float) -> RunState | None:
+        work, run, counts = self._service.work(), self._run, self._telling.counts
+        self._telling.say("ERROR" if state is RunState.FAILED else "INFO", f"{state.value}. {message}".rstrip())
+        try:
+            work.log(run, self._telling.said())
+            if not work.settle(run.id, run.epoch, state, message, counts=counts, retry_at=retry_at):
+                state = RunState.PENDING  # it was resumed in the moment in which its place was given up
+                work.settle(run.id, run.epoch, state, counts=counts)
+        except FencedError:
+            return None
+        except JivsError as error:  # whoever takes it over finds it published, or goes on with it
+            _LOG.warning("Run %s is %s, which the catalog could not be told: %s", run.id, state.value, error.message)
+            return None
+        return state
+
+    # -- the lease and the orders -----------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        clock = self._service.clock
+        began = renewed = clock.monotonic()
+        held: float | None = None
+        while not self._ended.wait(_BEAT_SECONDS):
+            try:
+                held = self._beat(held)
+                renewed = clock.monotonic()
+            except FencedError:
+                self._stop(Why.SILENT)
+                return
+            except JivsError as error:
+                _LOG.info("Run %s: %s", self._run.id, error.message)
+                if clock.monotonic() - renewed > LEASE_SECONDS:
+                    self._stop(Why.SILENT)
+                    return
+            if self._drain.is_set():
+                self._stop(Why.DRAINED)
+            if 0 < self._job.timeout_seconds < clock.monotonic() - began and held is None:
+                self._stop(Why.TIMEOUT)
+
+    def _beat(self, held: float | None) -> float | None:
+        """Renew the lease, and do as was ordered; since when the run is held, if it is. Raises FencedError."""
+        work, clock = self._service.work(), self._service.clock
+        kept = work.keep(self._run.id, self._run.epoch, LEASE_SECONDS, self._telling.counts, self._telling.stage)
+        if kept is None:
+            raise FencedError(f"Run {self._run.id} has another owner now.")
+        work.log(self._run, self._telling.said())
+        if self._rate:
+            self._pace.rate = max(1, self._rate // kept.neighbours)
+        if kept.order is Order.CANCEL:
+            self._stop(Why.CANCELLED)
+        elif kept.order is Order.PAUSE and held is None:
+            self._gate.close()
+            work.hold(self._run.id, self._run.epoch)
+            return clock.monotonic()
+        elif held is not None and kept.order is Order.GO_ON:
+            self._gate.open()
+            return None
+        elif held is not None and clock.monotonic() - held > self._hold_seconds:
+            self._stop(Why.PAUSED)
+        return held
+
+    def _stop(self, why: Why) -> None:
+        if self._why is None:
+            self._why = why
+            self._gate.stop()

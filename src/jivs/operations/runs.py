@@ -1,0 +1,47 @@
+"""The service's runs, as users see them: started, stopped, paused, resumed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from jivs.archive import runs as records
+from jivs.domain.audit import Deed
+from jivs.domain.run import OPEN, Command, Run, RunState
+from jivs.errors import ConflictError, NotFoundError, StoreError
+from jivs.operations import extractions
+from jivs.operations.extract import new_run_id
+from jivs.ports.service import Service
+
+
+def start(service: Service, actor: str, extraction_id: int) -> Run:
+    """Ask for a run; a worker takes it up. Raises ConflictError if the extraction refuses a second one."""
+    extraction = extractions.get(service, extraction_id)
+    run_id = new_run_id(service.clock)
+    deed = Deed(actor=actor, action="run.started", object=f"extraction:{extraction.name}", detail={"run": run_id})
+    return service.work().submit(extraction, run_id, service.shelf.address(extraction.job.archive), actor, deed)
+
+
+def command(service: Service, actor: str, extraction_id: int, wanted: Command) -> Run:
+    """Tell the extraction's run that has not ended what to do: of several the oldest that has begun, or else the oldest.
+
+    Raises ConflictError if there is none, or if its state forbids it.
+    """
+    extraction = extractions.get(service, extraction_id)
+    unended = service.work().runs(extraction_id=extraction_id, states=OPEN)
+    if not unended:
+        raise ConflictError(f"Extraction {extraction_id} has no run that has not ended: there is nothing to {wanted.value}.")
+    run = min(unended, key=lambda one: (one.state is RunState.PENDING, one.seq))
+    deed = Deed(actor=actor, action=f"run.{wanted.value}", object=f"extraction:{extraction.name}", detail={"run": run.id})
+    changed = service.work().command(run.id, wanted, deed)
+    if changed.state is RunState.CANCELLED and run.epoch:
+        with suppress(StoreError):  # the next sweep removes them
+            records.abandon(service.app.store(run.archive), run.id)
+    return changed
+
+
+def get(service: Service, extraction_id: int, run_id: str) -> Run:
+    """A run of an extraction. Raises NotFoundError."""
+    run = service.work().run(run_id)
+    if run is None or run.extraction_id != extraction_id:
+        raise NotFoundError(f"Extraction {extraction_id} has no run {run_id}.")
+    return run

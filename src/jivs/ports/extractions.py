@@ -1,0 +1,57 @@
+"""The record of extractions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from jivs.domain.audit import Deed
+from jivs.domain.extraction import Extraction, ExtractionDraft
+from jivs.domain.registry import SourceDraft
+
+
+class Extractions(Protocol):
+    """Each call is one short transaction; what changes something records its deed in the same one."""
+
+    def add(self, draft: ExtractionDraft, actor: str, deed: Deed) -> Extraction:
+        """A new extraction. Raises AlreadyExistsError for a name that is taken, whatever its case, NotFoundError if there is
+        no such source.
+        """
+
+    def add_with_source(
+        self, draft: ExtractionDraft, source: SourceDraft, seal: Callable[[str], str], actor: str, deeds: tuple[Deed, Deed]
+    ) -> Extraction:
+        """A new extraction with a source of its own, both or none. ``draft.source_id`` does not count."""
+
+    def get(self, extraction_id: int) -> Extraction | None:
+        """By id."""
+
+    def page(
+        self,
+        *,
+        after: int = 0,
+        offset: int = 0,
+        limit: int = 100,
+        name: str = "",
+        source_id: int = 0,
+        state: str = "",
+        sort: str = "id",
+        descending: bool = False,
+    ) -> list[Extraction]:
+        """Those above ``after`` by id, or from ``offset`` on in the order of ``sort`` (id, name, createdAt, updatedAt).
+
+        ``name``: part of the name, whatever its case; ``state``: of the newest run.
+        """
+
+    def count(self, *, name: str = "", source_id: int = 0, state: str = "") -> int:
+        """How many ``page`` would give in all."""
+
+    def change(self, extraction_id: int, version: int, draft: ExtractionDraft, deed: Deed) -> Extraction:
+        """Replace an extraction. Raises ConflictError if it changed since ``version``, AlreadyExistsError for a taken name,
+        NotFoundError if there is no such source.
+        """
+
+    def remove(self, extraction_id: int, deed: Deed) -> bool:
+        """Delete an extraction and the record of its runs; False if there is none. Raises ConflictError while it has a run
+        that has not ended.
+        """

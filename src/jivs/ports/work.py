@@ -1,0 +1,125 @@
+"""The record of the service's runs: asked for, claimed by workers, told what to do, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from jivs.domain.audit import Deed
+from jivs.domain.extraction import Extraction, Statistics
+from jivs.domain.run import Command, Counts, Order, Run, RunState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a worker learns when it renews its lease. ``neighbours``: runs at work on the same source, this one included."""
+
+    order: Order
+    state: RunState
+    neighbours: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of a run's log."""
+
+    seq: int
+    run_id: str
+    at: datetime
+    level: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to a run; ``data`` is the run's state as JSON."""
+
+    id: int
+    kind: str
+    run_id: str
+    extraction_id: int
+    data: str
+
+
+class Work(Protocol):
+    """Each call is one short transaction. A change of a run's state is an event in the same transaction, and so is the deed
+    of whoever asked for it.
+
+    A run is at work while its lease lasts; its worker's connections count against the cap of its source until then.
+    """
+
+    def submit(self, extraction: Extraction, run_id: str, archive: str, actor: str, deed: Deed) -> Run:
+        """A new PENDING run. Raises ConflictError if the extraction has a run that has not ended and refuses another."""
+
+    def run(self, run_id: str) -> Run | None:
+        """By id."""
+
+    def runs(
+        self, *, extraction_id: int = 0, states: Iterable[RunState] = (), before: int = 0, limit: int = 100
+    ) -> list[Run]:
+        """The newest first; ``before``: only those with a smaller ``seq``."""
+
+    def waiting(self, limit: int = 100) -> int:
+        """About how many runs a claim could take now, at most ``limit``."""
+
+    def claim(self, owner: str, seconds: float) -> Run | None:
+        """Take the next run: one whose worker fell silent, or the PENDING one of the highest priority that waits longest and
+        whose source has connections to spare. It is RUNNING then, with ``connections`` granted.
+
+        A run whose workers fell silent more often than its ``attempts`` is FAILED instead.
+        """
+
+    def keep(self, run_id: str, epoch: int, seconds: float, counts: Counts, phase: str) -> Kept | None:
+        """Renew the lease and tell how far it is; None: fenced."""
+
+    def hold(self, run_id: str, epoch: int) -> None:
+        """The worker has paused, and holds its place: PAUSED under its lease. Raises FencedError."""
+
+    def settle(
+        self,
+        run_id: str,
+        epoch: int,
+        to: RunState,
+        message: str = "",
+        *,
+        counts: Counts | None = None,
+        retry_at: float = 0.0,
+    ) -> bool:
+        """The worker lets go of the run in this state. False: it was told to go on meanwhile (a hold that is given up).
+
+        ``retry_at``: for PENDING, not before this time (seconds since the epoch), and it counts as a failure. Raises
+        FencedError, ConflictError where the table of transitions forbids it.
+        """
+
+    def command(self, run_id: str, command: Command, deed: Deed) -> Run:
+        """Carry out what needs no worker, and leave the rest to the run's. Raises NotFoundError, ConflictError where the
+        state forbids it.
+        """
+
+    def lost(self, owner_prefix: str) -> int:
+        """The processes whose owner's name begins so have ended: their leases end now. How many."""
+
+    def log(self, run: Run, lines: Iterable[tuple[datetime, str, str]]) -> None:
+        """Add lines (time, level, message) to a run's log."""
+
+    def lines(self, *, extraction_id: int = 0, run_id: str = "", before: int = 0, limit: int = 100) -> list[Line]:
+        """The newest first."""
+
+    def statistics(self, extraction_id: int) -> Statistics:
+        """Of all kept runs of an extraction."""
+
+    def events(self, after: int, limit: int = 500) -> list[Event]:
+        """The oldest first, those above ``after``."""
+
+    def last_event(self) -> int:
+        """The newest event's id; 0 if there is none."""
+
+    def sweep(self, *, keep_runs: int, keep_seconds: float) -> int:
+        """Remove ended runs that are older than ``keep_seconds`` or not among the newest ``keep_runs`` of their extraction,
+        and old events. The number of runs removed.
+        """
+
+    def by_state(self) -> dict[str, int]:
+        """How many runs there are in each state."""

@@ -1,0 +1,1 @@
+"""Workers: a dispatcher, and processes that execute one run at a time; operations do the work."""

@@ -1,0 +1,77 @@
+"""``python -m jivs.worker.child``: executes claimed runs, one at a time.
+
+A line on standard input: there may be work. ``idle`` on standard output: there is none (left). When standard input ends, or
+on SIGTERM, the run at hand is given back at the next batch and the process ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+from jivs import bootstrap, settings
+from jivs.errors import JivsError
+from jivs.operations.execute import LEASE_SECONDS, Execution
+from jivs.ports.service import Service
+
+_LOG = logging.getLogger(__name__)
+_UNREACHABLE_SECONDS = 1.0
+
+
+def main() -> int:
+    """Work until told to end."""
+    gc.set_threshold(100_000, 20, 100)  # loading the modules makes no garbage, nor does reading make cycles
+    loaded = settings.load()
+    logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    service = bootstrap.build_service(loaded)
+    drain, woken = threading.Event(), threading.Event()
+
+    def end(*_: object) -> None:
+        drain.set()
+        woken.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then asks its children to end
+    threading.Thread(target=_listen, args=(woken, end), name="parent", daemon=True).start()
+    while not drain.is_set():
+        _say("idle")
+        woken.wait()
+        woken.clear()
+        _work(service, drain, loaded.extraction.pause_hold)
+    return 0
+
+
+def _listen(woken: threading.Event, end: Callable[[], None]) -> None:
+    while os.read(0, 1 << 12):
+        woken.set()
+    end()
+
+
+def _work(service: Service, drain: threading.Event, hold_seconds: float) -> None:
+    """Execute runs until none can be claimed."""
+    while not drain.is_set():
+        try:
+            run = service.work().claim(service.app.owner, LEASE_SECONDS)
+        except JivsError as error:
+            _LOG.warning("No work can be claimed: %s", error.message)
+            drain.wait(_UNREACHABLE_SECONDS)
+            return
+        if run is None:
+            return
+        _LOG.info("Run %s of extraction %s begins", run.id, run.extraction_id)
+        state = Execution(service, run, drain, hold_seconds).run()
+        _LOG.info("Run %s: %s", run.id, state.value if state else "another worker has it")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The dispatcher: keeps processes that execute runs, as many as there is work for, and wakes them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from jivs.errors import JivsError
+from jivs.ports.service import Service
+
+_LOG = logging.getLogger(__name__)
+_POLL_SECONDS = 0.25
+_WARM = 2
+_IDLE_SECONDS = 60.0
+_SWEEP_SECONDS = 600.0
+_RESPAWN_SECONDS = 1.0
+_DRAIN_SECONDS = 25.0
+
+
+class _Child:
+    """A process that executes runs."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "jivs.worker.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.idle_since: float | None = None
+        self.ready = False
+
+    def wake(self) -> None:
+        """There may be work."""
+        assert self.process.stdin is not None
+        self.idle_since = None
+        with suppress(OSError):  # it has ended, and the dispatcher is about to see that
+            self.process.stdin.write(b"\n")
+            self.process.stdin.flush()
+
+    def heard(self) -> bool:
+        """Read what it said; False when it has ended."""
+        assert self.process.stdout is not None
+        said = os.read(self.process.stdout.fileno(), 1 << 12)
+        if said:
+            self.idle_since = time.monotonic()
+            self.ready = True
+        return bool(said)
+
+    def close(self) -> None:
+        """Let it end once it is idle."""
+        assert self.process.stdin is not None
+        with suppress(OSError):
+            self.process.stdin.close()
+
+
+class Dispatcher:
+    """``size`` processes at most. ``keep_runs`` and ``keep_days``: how much history stays."""
+
+    def __init__(self, service: Service, size: int, *, keep_runs: int, keep_days: int) -> None:
+        self._service = service
+        self._size = size
+        self._keep_runs = keep_runs
+        self._keep_days = keep_days
+        self._children: list[_Child] = []
+        self._selector = selectors.DefaultSelector()
+        self._ended = threading.Event()
+        self._swept = 0.0
+        self._spawn_after = 0.0
+
+    def end(self) -> None:
+        """Let ``run`` return once the runs at hand are given back."""
+        self._ended.set()
+
+    def run(self) -> None:
+        """Dispatch until told to end."""
+        while not self._ended.is_set():
+            self._fill()
+            for key, _ in self._selector.select(_POLL_SECONDS):
+                self._hear(key.data)
+            self._retire()
+            self._sweep()
+        self._drain()
+
+    def _fill(self) -> None:
+        """Wake as many idle children as there are runs to claim, and start new ones where there are too few."""
+        idle = [child for child in self._children if child.idle_since is not None]
+        try:
+            waiting = self._service.work().waiting(self._size)
+        except JivsError as error:
+            _LOG.warning("The catalog cannot be asked for work: %s", error.message)
+            self._ended.wait(_POLL_SECONDS)
+            return
+        for child in idle[:waiting]:
+            child.wake()
+        wanted = max(len(self._children) + max(0, waiting - len(idle)), min(_WARM, self._size))
+        if time.monotonic() >= self._spawn_after:
+            for _ in range(min(wanted, self._size) - len(self._children)):
+                self._spawn()
+
+    def _spawn(self) -> None:
+        child = _Child()
+        assert child.process.stdout is not None
+        self._children.append(child)
+        self._selector.register(child.process.stdout, selectors.EVENT_READ, child)
+
+    def _hear(self, child: _Child) -> None:
+        if child.heard():
+            return
+        assert child.process.stdout is not None
+        self._selector.unregister(child.process.stdout)
+        self._children.remove(child)
+        code = child.process.wait()
+        if code:
+            _LOG.error("Worker %d ended with %d; what it was at goes on elsewhere.", child.process.pid, code)
+            if not child.ready:  # and so may the next one
+                self._spawn_after = time.monotonic() + _RESPAWN_SECONDS
+        try:
+            self._service.work().lost(f"{socket.gethostname()}:{child.process.pid}:")
+        except JivsError as error:  # its leases end by themselves
+            _LOG.warning("%s", error.message)
+
+    def _retire(self) -> None:
+        """Let processes go that had nothing to do for a while, but a few."""
+        idle = [child for child in self._children if child.idle_since is not None]
+        for child in idle[min(_WARM, self._size) :]:
+            if time.monotonic() - (child.idle_since or 0.0) > _IDLE_SECONDS:
+                child.close()
+
+    def _sweep(self) -> None:
+        if time.monotonic() - self._swept < _SWEEP_SECONDS:
+            return
+        self._swept = time.monotonic()
+        try:
+            self._service.work().sweep(keep_runs=self._keep_runs, keep_seconds=self._keep_days * 86_400.0)
+            self._service.accounts().sweep()
+        except JivsError as error:
+            _LOG.warning("%s", error.message)
+
+    def _drain(self) -> None:
+        for child in self._children:
+            child.close()
+        end = time.monotonic() + _DRAIN_SECONDS
+        for child in self._children:
+            try:
+                child.process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _LOG.warning("Worker %d does not end; its run goes on elsewhere.", child.process.pid)
+                child.process.kill()
+                child.process.wait()
