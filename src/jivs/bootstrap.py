@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from jivs import connectors
 from jivs.backends.clock import SystemClock
@@ -27,6 +27,8 @@ from jivs.settings import Settings, variable
 
 if TYPE_CHECKING:
     from jivs.backends.catalog.engine import Engine
+
+_Made = TypeVar("_Made")
 
 
 def build(settings: Settings, engine: Callable[[], Engine] | None = None) -> App:
@@ -93,10 +95,10 @@ def build_service(settings: Settings) -> Service:
     app = build(settings, engine)
     return Service(
         app=app,
-        accounts=lambda: SqlAccounts(engine(), clock),
-        registry=lambda: SqlRegistry(engine(), clock),
-        extractions=lambda: SqlExtractions(engine(), clock),
-        work=lambda: SqlWork(engine(), clock, connections=app.limits.connections, parallel=app.limits.parallel),
+        accounts=_once(lambda: SqlAccounts(engine(), clock)),
+        registry=_once(lambda: SqlRegistry(engine(), clock)),
+        extractions=_once(lambda: SqlExtractions(engine(), clock)),
+        work=_once(lambda: SqlWork(engine(), clock, connections=app.limits.connections, parallel=app.limits.parallel)),
         shelf=_shelf(settings),
         guard=_guard(settings),
         passwords=Argon2id(),
@@ -109,19 +111,29 @@ def build_service(settings: Settings) -> Service:
 
 
 def _engine(settings: Settings) -> Callable[[], Engine]:
-    """The catalog's database, opened when it is first asked for, once."""
-    opening = threading.Lock()
-    opened: list[Engine] = []
+    """The catalog's database, opened when it is first asked for."""
 
-    def engine() -> Engine:
+    def opened() -> Engine:
         from jivs.backends.catalog.engine import Engine
 
-        with opening:
-            if not opened:
-                opened.append(Engine(_catalog_address(settings)))
-            return opened[0]
+        return Engine(_catalog_address(settings))
 
-    return engine
+    return _once(opened)
+
+
+def _once(make: Callable[[], _Made]) -> Callable[[], _Made]:
+    """What ``make`` makes, made when it is first asked for; if that fails, the next one to ask tries again."""
+    making = threading.Lock()
+    made: list[_Made] = []
+
+    def get() -> _Made:
+        if not made:
+            with making:
+                if not made:
+                    made.append(make())
+        return made[0]
+
+    return get
 
 
 def _shelf(settings: Settings) -> Shelf:

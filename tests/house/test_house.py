@@ -147,7 +147,7 @@ def test_licences_of_dependencies_are_known() -> None:
         "alembic": "MIT", "duckdb": "MIT", "pyarrow": "Apache-2.0", "pydantic": "MIT", "pydantic-settings": "MIT", "rich": "MIT",
         "sqlalchemy": "MIT", "typer": "MIT", "psycopg": "LGPL-3.0", "PyMySQL": "MIT", "cryptography": "Apache-2.0",
         "argon2-cffi": "MIT", "fastapi": "MIT", "joserfc": "BSD-3-Clause", "uvicorn": "BSD-3-Clause",
-            "sqlglot": "MIT",
+            "sqlglot": "MIT", "httptools": "MIT", "uvloop": "MIT",
     }  # fmt: skip
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]

@@ -7,6 +7,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from jivs import __version__
 from jivs.api import actuator, audit, auth, events, extractions, problems, sources, users
+from jivs.api.front import Front
 from jivs.api.shield import Shield
 from jivs.ports.service import Service
 
@@ -32,6 +33,7 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(actuator.router)
+    app.add_middleware(Front, service=service)
     if origins:
         app.add_middleware(
             CORSMiddleware,

@@ -69,13 +69,13 @@ class ExtractionIn(Model):
 class ExtractionOut(Model):
     """An extraction. ``status``: the state of its newest run, NEW if it never ran."""
 
+    status: str
+    last_run_id: str
     id: int
     name: str
     description: str
     source_id: int
     source_name: str
-    status: str
-    last_run_id: str
     tables: list[str]
     exclude: list[str]
     extraction_query: str
@@ -169,7 +169,8 @@ def _draft(body: ExtractionIn) -> ExtractionDraft:
     )
 
 
-def _out(one: Extraction) -> ExtractionOut:
+def extraction_out(one: Extraction) -> ExtractionOut:
+    """An extraction as a body."""
     job, picked = one.job, one.job.selection
     name, query = picked.queries[0] if picked.queries else ("", "")
     return ExtractionOut(
@@ -222,13 +223,13 @@ def list_extractions(
         found = kept.page(offset=page * size, limit=size, sort=order, descending=direction == "desc", **filters)
         total = kept.count(**filters)
         return ExtractionPage(
-            items=[_out(one) for one in found], page=page, size=size, total=total, total_pages=-(-total // size)
+            items=[extraction_out(one) for one in found], page=page, size=size, total=total, total_pages=-(-total // size)
         )
     if sort not in {"id", "id,asc"}:
         raise UsageError("Another order than by id needs page and size: a cursor is an id.")
     found = kept.page(after=cursor, limit=limit + 1, **filters)
     return ExtractionPage(
-        items=[_out(one) for one in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
+        items=[extraction_out(one) for one in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
     )
 
 
@@ -241,7 +242,7 @@ def add_extraction(service: ServiceDep, worker: WorkerDep, body: ExtractionIn, r
     made = extractions.add(service, worker.user.username, _draft(body), source)
     response.headers["Location"] = f"/api/v1/extractions/{made.id}"
     response.headers["ETag"] = etag(made.version)
-    return _out(made)
+    return extraction_out(made)
 
 
 @router.post("/test-connection")
@@ -281,7 +282,7 @@ def get_extraction(service: ServiceDep, _: ReaderDep, extraction_id: IdPath, res
     """One extraction."""
     found = extractions.get(service, extraction_id)
     response.headers["ETag"] = etag(found.version)
-    return _out(found)
+    return extraction_out(found)
 
 
 @router.put("/{extraction_id}")
@@ -298,7 +299,7 @@ def change_extraction(
         raise UsageError("Give sourceId: the connection of a kept source is changed at /sources.")
     changed = extractions.change(service, worker.user.username, extraction_id, version, _draft(body))
     response.headers["ETag"] = etag(changed.version)
-    return _out(changed)
+    return extraction_out(changed)
 
 
 @router.delete("/{extraction_id}", status_code=204)

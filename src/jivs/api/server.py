@@ -9,6 +9,7 @@ from collections.abc import Callable
 import uvicorn
 
 from jivs.api.app import create
+from jivs.api.wire import Bounded
 from jivs.ports.service import Service
 
 
@@ -35,7 +36,9 @@ def run(service: Service, listener: socket.socket, origins: list[str], ready: Ca
         proxy_headers=False,
         timeout_keep_alive=65,
         timeout_graceful_shutdown=20,
-        h11_max_incomplete_event_size=16 << 10,
+        loop="uvloop",
+        http=Bounded,
+        ws="none",
     )
     address, port = listener.getsockname()[:2]
     host = f"[{address}]" if ":" in address else address

@@ -89,6 +89,7 @@ class Extraction(ExtractionDraft):
     created_at: datetime
     updated_at: datetime
     source_name: str = ""
+    source_version: int = 0
     last_run: str = ""
     last_state: str = ""
 

@@ -21,6 +21,7 @@ _WINDOW = 900.0
 
 _FREE_FAILURES = 5
 _FREE_FAILURES_OF_ADDRESS = 50
+_MOST_SESSIONS = 10_000
 _WRONG = "Wrong user name or password."
 
 
@@ -94,11 +95,20 @@ def logout(service: Service, user: User, claims: Claims, refresh_token: str) -> 
 
 def authenticate(service: Service, token: str) -> tuple[User, Claims]:
     """Who an access token speaks for. Raises UnauthenticatedError."""
-    claims = service.tokens.read(token, _now(service))
-    if claims is not None and not service.accounts().is_revoked(claims.token_id):
-        user = service.accounts().user(claims.user_id)
+    accounts, now = service.accounts(), _now(service)
+    stamp = accounts.stamp()
+    known = service.sessions.get(token)
+    if known is not None and known[0] == stamp and now < known[2].expires_at:
+        return known[1], known[2]
+    claims = service.tokens.read(token, now)
+    if claims is not None and not accounts.is_revoked(claims.token_id):
+        user = accounts.user(claims.user_id)
         if user is not None and user.active and user.generation == claims.generation:
+            if len(service.sessions) >= _MOST_SESSIONS:
+                service.sessions.clear()
+            service.sessions[token] = (stamp, user, claims)
             return user, claims
+    service.sessions.pop(token, None)
     raise UnauthenticatedError("The access token is not valid, or it has expired. Log in again, or use the refresh token.")
 
 

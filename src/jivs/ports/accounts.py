@@ -79,6 +79,12 @@ class Accounts(Protocol):
     def end_session(self, family: str, token_id: str, expires_at: float, deed: Deed) -> None:
         """Revoke a family of refresh tokens and an access token."""
 
+    def stamp(self) -> int:
+        """A number that grows whenever an access token or a user becomes void or changes. Cheap: each request asks for it.
+
+        In a catalog on another machine it may be a second old, but for changes that this process made.
+        """
+
     def is_revoked(self, token_id: str) -> bool:
         """Whether an access token was revoked."""
 

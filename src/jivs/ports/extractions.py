@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jivs.domain.audit import Deed
 from jivs.domain.extraction import Extraction, ExtractionDraft
 from jivs.domain.registry import SourceDraft
+
+
+class Head(NamedTuple):
+    """What changes in what is shown of an extraction: equal versions show the same but for the newest run."""
+
+    id: int
+    version: int
+    source_version: int
+    changed_at: float
+    last_run: str
+    last_state: str
 
 
 class Extractions(Protocol):
@@ -25,6 +36,16 @@ class Extractions(Protocol):
 
     def get(self, extraction_id: int) -> Extraction | None:
         """By id."""
+
+    def heads(self, after: int, limit: int) -> list[Head]:
+        """Those above ``after`` by id, by the shortest way there is."""
+
+    def head(self, extraction_id: int) -> Head | None:
+        """One of them."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether ``heads`` and ``head`` wait for nobody: no server, no lock."""
 
     def page(
         self,

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from jivs.domain.access import User
 from jivs.domain.guard import Guard
 from jivs.ports.accounts import Accounts
 from jivs.ports.app import App
 from jivs.ports.clock import Clock
 from jivs.ports.extractions import Extractions
 from jivs.ports.registry import Registry
-from jivs.ports.secrets import Passwords, Tokens, Vault
+from jivs.ports.secrets import Claims, Passwords, Tokens, Vault
 from jivs.ports.shelf import Shelf
 from jivs.ports.work import Work
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What ``bootstrap.build_service`` made. ``access_seconds`` and ``refresh_seconds``: how long tokens live."""
+    """What ``bootstrap.build_service`` made. ``access_seconds`` and ``refresh_seconds``: how long tokens live.
+
+    ``sessions``: access tokens that were found good, with the stamp of the accounts at that time.
+    """
 
     app: App
     accounts: Callable[[], Accounts]
@@ -33,3 +37,4 @@ class Service:
     clock: Clock
     access_seconds: int
     refresh_seconds: int
+    sessions: dict[str, tuple[int, User, Claims]] = field(default_factory=dict, repr=False)

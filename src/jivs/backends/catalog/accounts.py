@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from jivs.backends.catalog import trail
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.tables import idempotency_keys as keys
-from jivs.backends.catalog.tables import login_failures, refresh_tokens, revoked_tokens, users
+from jivs.backends.catalog.tables import login_failures, refresh_tokens, revoked_tokens, stamps, users
 from jivs.domain.access import Role, User
 from jivs.domain.audit import Deed, Entry
 from jivs.errors import AlreadyExistsError, ConflictError, UsageError
@@ -23,6 +24,7 @@ _BOOTSTRAPPING = 0x6A697662
 _ADMINISTERING = 0x6A697663
 _KEY_SECONDS = 86_400.0
 _ANSWER_SECONDS = 60.0
+_STAMP_SECONDS = 1.0
 
 
 class SqlAccounts:
@@ -31,6 +33,7 @@ class SqlAccounts:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
+        self._stamped: tuple[int, float] | None = None
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
@@ -114,7 +117,9 @@ class SqlAccounts:
             if row is None:
                 raise ConflictError("The user was changed or deleted meanwhile: read it again, and then change it.")
             self._require_admin(connection)
+            self._bump(connection)
             trail.append(self._engine, connection, self._now(), deed)
+        self._stamped = None
         return _user(row)
 
     def remove(self, user_id: int, deed: Deed) -> bool:
@@ -123,7 +128,9 @@ class SqlAccounts:
             if not connection.execute(users.delete().where(users.c.id == user_id)).rowcount:
                 return False
             self._require_admin(connection)
+            self._bump(connection)
             trail.append(self._engine, connection, self._now(), deed)
+        self._stamped = None
         return True
 
     @staticmethod
@@ -185,7 +192,21 @@ class SqlAccounts:
                 connection.execute(refresh_tokens.update().where(refresh_tokens.c.family == family).values(revoked=True))
             new = self._engine.insert(revoked_tokens).values(token_id=token_id, expires_at=expires_at)
             connection.execute(new.on_conflict_do_nothing())
+            self._bump(connection)
             trail.append(self._engine, connection, self._now(), deed)
+        self._stamped = None
+
+    @staticmethod
+    def _bump(connection: sa.Connection) -> None:
+        connection.execute(stamps.update().where(stamps.c.name == "accounts").values(value=stamps.c.value + 1))
+
+    def stamp(self) -> int:
+        known, now = self._stamped, time.monotonic()
+        if known is not None and not self._engine.embedded and now - known[1] < _STAMP_SECONDS:
+            return known[0]
+        value = int(self._engine.fetch("SELECT value FROM stamps WHERE name = ?", ("accounts",))[0][0])
+        self._stamped = (value, now)
+        return value
 
     def is_revoked(self, token_id: str) -> bool:
         with self._engine.read() as connection:

@@ -17,6 +17,7 @@ from jivs.domain.registry import SourceDraft
 from jivs.domain.run import OPEN
 from jivs.errors import AlreadyExistsError, ConflictError, NotFoundError
 from jivs.ports.clock import Clock
+from jivs.ports.extractions import Head
 
 _SORTS = {
     "id": extractions.c.id,
@@ -35,9 +36,16 @@ _JOINED = extractions.join(sources, sources.c.id == extractions.c.source_id).out
 _SHOWN = sa.select(
     extractions,
     sources.c.name.label("source_name"),
+    sources.c.version.label("source_version"),
     runs.c.id.label("last_run"),
     runs.c.state.label("last_state"),
 ).select_from(_JOINED)
+
+
+_HEADS = """\
+SELECT e.id, e.version, s.version, e.updated_at, coalesce(r.id, ''), coalesce(r.state, '')
+FROM extractions e JOIN sources s ON s.id = e.source_id
+LEFT JOIN runs r ON r.seq = (SELECT max(seq) FROM runs WHERE extraction_id = e.id)"""
 
 
 class SqlExtractions:
@@ -92,6 +100,17 @@ class SqlExtractions:
         with self._engine.read() as connection:
             row = connection.execute(_SHOWN.where(extractions.c.id == extraction_id)).mappings().first()
         return _extraction(row) if row is not None else None
+
+    def heads(self, after: int, limit: int) -> list[Head]:
+        return [Head(*row) for row in self._engine.fetch(f"{_HEADS} WHERE e.id > ? ORDER BY e.id LIMIT ?", (after, limit))]
+
+    def head(self, extraction_id: int) -> Head | None:
+        found = self._engine.fetch(f"{_HEADS} WHERE e.id = ?", (extraction_id,))
+        return Head(*found[0]) if found else None
+
+    @property
+    def embedded(self) -> bool:
+        return self._engine.embedded
 
     def page(
         self,
@@ -175,6 +194,7 @@ def _extraction(row: Any) -> Extraction:
         description=row["description"],
         source_id=row["source_id"],
         source_name=row["source_name"],
+        source_version=row["source_version"],
         job=Job.from_json(row["job"]),
         priority=row["priority"],
         when_busy=WhenBusy(row["when_busy"]),

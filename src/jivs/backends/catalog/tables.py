@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration: what this version of JiVS works on."""
 
 metadata = sa.MetaData()
@@ -181,6 +181,7 @@ extractions = sa.Table(
     sa.Column("created_by", sa.String(100), nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("updated_at", sa.Float, nullable=False),
+    sqlite_autoincrement=True,
 )
 sa.Index("extractions_by_source", extractions.c.source_id, extractions.c.id)
 sa.Index("extractions_by_creation", extractions.c.created_at, extractions.c.id)
@@ -210,3 +211,10 @@ events = sa.Table(
     sa.Column("data", sa.Text, nullable=False),
 )
 sa.Index("events_by_age", events.c.at)
+
+stamps = sa.Table(
+    "stamps",
+    metadata,
+    sa.Column("name", sa.String(20), primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)

@@ -72,6 +72,7 @@ def _extractions() -> None:
         sa.Column("created_by", sa.String(100), nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("updated_at", sa.Float, nullable=False),
+        sqlite_autoincrement=True,
     )
     op.create_index("extractions_by_source", "extractions", ["source_id", "id"])
     op.create_index("extractions_by_creation", "extractions", ["created_at", "id"])

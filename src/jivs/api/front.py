@@ -1,0 +1,133 @@
+"""The requests that come most often, answered before the framework sees them: lists of extractions by cursor, and one.
+
+What is shown of an extraction is kept as bytes under its version and its source's; each answer asks the catalog which
+versions those are, and for the newest run. Whatever is not plain (another parameter, a token that has to be verified,
+an error) goes on to the framework, which answers the same more slowly: a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from jivs.api.deps import etag
+from jivs.api.extractions import extraction_out
+from jivs.domain.access import Right
+from jivs.domain.extraction import Extraction
+from jivs.errors import JivsError
+from jivs.operations import users
+from jivs.ports.extractions import Head
+from jivs.ports.service import Service
+
+_LIST = "/api/v1/extractions"
+_ONE = re.compile(r"/api/v1/extractions/([1-9][0-9]{0,17})")
+_QUERY = re.compile(rb"(limit|cursor)=([0-9]{1,18})")
+_MOST = 20_000
+_LONGEST_LIST = 200
+Answer = tuple[bytes, str]
+"""A body and its ETag, if it has one."""
+
+
+class Front:
+    """Middleware in plain ASGI."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+        self._kept: dict[tuple[int, int, int, float], bytes] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET" and scope["path"].startswith(_LIST):
+            found = await self._answer(scope)
+            if found is not None:
+                await _send(send, *found)
+                return
+        await self._app(scope, receive, send)
+
+    async def _answer(self, scope: Scope) -> Answer | None:
+        path, query = scope["path"], scope["query_string"]
+        one = _ONE.fullmatch(path)
+        given = _parameters(query) if path == _LIST else {}
+        if (one is None and path != _LIST) or given is None or (one is not None and query):
+            return None
+        token = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        try:
+            if self._service.extractions().embedded:
+                return self._look(token, one, given)
+            return await run_in_threadpool(self._look, token, one, given)
+        except JivsError:
+            return None  # the framework says it
+
+    def _look(self, token: bytes, one: re.Match[str] | None, given: dict[bytes, int]) -> Answer | None:
+        if not token.startswith(b"Bearer ") or not token.isascii():
+            return None
+        user, _ = users.authenticate(self._service, token[7:].decode())
+        if not user.may(Right.READ):
+            return None
+        return self._one(int(one[1])) if one is not None else self._list(given.get(b"cursor", 0), given.get(b"limit", 50))
+
+    def _one(self, extraction_id: int) -> Answer | None:
+        kept = self._service.extractions()
+        head = kept.head(extraction_id)
+        if head is None:
+            return None
+        known = self._kept.get(head[:4])
+        if known is None:
+            self._keep([kept.get(extraction_id)])
+            known = self._kept.get(head[:4])
+        return (_shown(head, known), etag(head.version)) if known is not None else None
+
+    def _list(self, cursor: int, limit: int) -> Answer | None:
+        kept = self._service.extractions()
+        heads = kept.heads(cursor, limit + 1)
+        shown, more = heads[:limit], len(heads) > limit
+        if any(head[:4] not in self._kept for head in shown):
+            self._keep(kept.page(after=cursor, limit=limit))
+        items = []
+        for head in shown:
+            known = self._kept.get(head[:4])
+            if known is None:  # it was changed in between
+                return None
+            items.append(_shown(head, known))
+        following = str(shown[-1].id).encode() if more else b"null"
+        nothing = b',"page":null,"size":null,"total":null,"totalPages":null}'
+        return b'{"items":[' + b",".join(items) + b'],"nextCursor":' + following + nothing, ""
+
+    def _keep(self, found: Sequence[Extraction | None]) -> None:
+        if len(self._kept) > _MOST:
+            self._kept.clear()
+        for one in found:
+            if one is not None:
+                self._kept[one.id, one.version, one.source_version, one.updated_at.timestamp()] = _without_run(one)
+
+
+def _parameters(query: bytes) -> dict[bytes, int] | None:
+    """``limit`` and ``cursor``; None if there is anything else in the query."""
+    given: dict[bytes, int] = {}
+    for part in query.split(b"&") if query else ():
+        match = _QUERY.fullmatch(part)
+        if match is None or match[1] in given:
+            return None
+        given[match[1]] = int(match[2])
+    return given if 1 <= given.get(b"limit", 1) <= _LONGEST_LIST else None
+
+
+def _without_run(one: Extraction) -> bytes:
+    """The body of an extraction behind its first two fields, which its newest run decides."""
+    text = extraction_out(one).model_dump_json(by_alias=True, exclude={"status", "last_run_id"})
+    return text.encode()[1:]
+
+
+def _shown(head: Head, rest: bytes) -> bytes:
+    return b'{"status":"%b","lastRunId":"%b",%b' % ((head.last_state or "NEW").encode(), head.last_run.encode(), rest)
+
+
+async def _send(send: Send, body: bytes, tag: str) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if tag:
+        headers.append((b"etag", tag.encode()))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,68 @@
+"""HTTP/1.1 with bounds: the parser keeps whatever a head brings, so the head is bounded before it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+LARGEST_HEAD = 32 << 10
+"""Bytes of a request's first line and headers."""
+
+HEAD_SECONDS = 20.0
+"""For a head to come whole."""
+
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class Bounded(HttpToolsProtocol):
+    """Refuses a head that is too large (431) or takes too long (408)."""
+
+    _received = 0
+    _tail = b""
+    _waiting: asyncio.TimerHandle | None = None
+    _in_head = True
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """It is whole."""
+        self._in_head = False
+        self._received = 0
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next bytes begin another one."""
+        self._in_head = True
+        super().on_message_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._in_head:
+            end = (self._tail + data).find(b"\r\n\r\n")
+            self._tail = data[-3:] if end < 0 else b""
+            self._received += len(data) if end < 0 else end
+            if self._received > LARGEST_HEAD:
+                self._refuse(_TOO_LARGE)
+                return
+            if end < 0 and self._waiting is None:
+                self._waiting = self.loop.call_later(HEAD_SECONDS, self._refuse, _TOO_SLOW)
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        super().connection_lost(exc)
+
+    def _refuse(self, answer: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
