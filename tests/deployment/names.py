@@ -1,0 +1,88 @@
+"""Names that the deployment files and pages may use: metrics and settings, from where each is defined."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import typer
+
+from jivs import bootstrap
+from jivs.api.app import create
+from jivs.cli.main import app
+from jivs.settings import GUIDE_NAMES, Settings
+from tests.deployment.deployed import ROOT
+
+OBSERVABILITY = ROOT / "docs/observability.md"
+
+GUIDE_METRICS = frozenset({
+    "extraction_records_total", "extraction_errors_total", "extraction_duration", "extraction_cache_hits",
+    "extraction_cache_misses", "extraction_pool_active", "extraction_pool_idle", "extraction_pool_max", "hikaricp_connections",
+    "hikaricp_connections_active", "hikaricp_connections_idle", "hikaricp_connections_pending", "hikaricp_connections_max",
+    "extraction_batch_size", "extraction_threads_active", "http_server_request_duration_seconds", "jivs_run_duration_seconds",
+    "jivs_catalog_up", "jivs_process_cpu_seconds_total", "jivs_process_resident_memory_bytes", "jivs_runs", "jivs_queue_depth", "jivs_verification_failures_total", "jivs_quarantined_values_total",
+})  # fmt: skip
+"""The metrics of the guide and of our own that are promised."""
+
+HISTOGRAMS = ("extraction_duration", "http_server_request_duration_seconds", "jivs_run_duration_seconds")
+
+EXPORTERS = frozenset({
+    "up", "ALERTS", "pg_up", "pg_stat_activity_count", "pg_settings_max_connections", "pg_stat_database_xact_commit",
+    "pg_stat_database_xact_rollback", "redis_up", "redis_memory_used_bytes", "redis_memory_max_bytes",
+    "redis_evicted_keys_total", "redis_keyspace_misses_total",
+})  # fmt: skip
+"""Metrics of Prometheus itself and of the exporters."""
+
+ANNOUNCED_SETTINGS = frozenset({
+    "EXTRACTION_SOURCE_POOL_MIN_IDLE", "EXTRACTION_SOURCE_POOL_TIMEOUT",
+    "HIKARI_MAXIMUM_POOL_SIZE", "HIKARI_MINIMUM_IDLE", "HIKARI_CONNECTION_TIMEOUT", "REDIS_HOST", "REDIS_PORT",
+    "REDIS_PASSWORD", "REDIS_MAXMEMORY", "CACHE_TTL_DATASOURCES", "CACHE_TTL_EXTRACTION_CONFIGS", "CACHE_TTL_EXTRACTION_STATS",
+    "RABBITMQ_HOST", "RABBITMQ_PORT", "RABBITMQ_USERNAME", "RABBITMQ_PASSWORD", "STORAGE_PROVIDER", "AWS_S3_BUCKET",
+    "AWS_REGION", "AWS_ACCESS_KEY", "AWS_SECRET_KEY", "MANAGEMENT_ADDRESS", "MANAGEMENT_PORT", "JAVA_OPTS",
+})  # fmt: skip
+"""Settings that are promised and not read yet. A name leaves this list when `settings.GUIDE_NAMES` has it."""
+
+ANNOUNCED_ROUTES = frozenset({"/actuator/prometheus", "/swagger-ui.html"})
+"""Routes that are promised and not served yet."""
+
+ANNOUNCED_VERBS = frozenset({"db", "doctor"})
+"""Commands of `jivs` that are promised and not there yet."""
+
+ANNOUNCED_TARGETS = frozenset({"drill"})
+"""Targets of `make` that are promised and not there yet."""
+
+
+@cache
+def metrics() -> frozenset[str]:
+    """Every metric that the service has, as it is scraped: the page that lists them once it is there, else the promise."""
+    if OBSERVABILITY.exists():
+        cells = re.findall(r"^\|([^|]*)\|", OBSERVABILITY.read_text(encoding="utf-8"), re.MULTILINE)
+        listed = frozenset(name for cell in cells for name in re.findall(r"`(\w+)", cell))
+    else:
+        listed = GUIDE_METRICS
+    parts = {f"{name}{part}" for name in HISTOGRAMS if name in listed for part in ("_bucket", "_sum", "_count")}
+    return listed | parts
+
+
+@cache
+def settings() -> frozenset[str]:
+    """Every name of the deployment guide that sets something."""
+    return frozenset(GUIDE_NAMES) | ANNOUNCED_SETTINGS
+
+
+@cache
+def routes() -> frozenset[str]:
+    """Every path that the service serves."""
+    return frozenset(create(bootstrap.build_service(Settings()), origins=[]).openapi()["paths"]) | {"/v3/api-docs"}
+
+
+@cache
+def verbs() -> frozenset[str]:
+    """Every command of `jivs`."""
+    return frozenset(typer.main.get_command(app).commands)
+
+
+@cache
+def targets() -> frozenset[str]:
+    """Every target of `make`."""
+    return frozenset(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
