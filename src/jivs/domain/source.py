@@ -42,7 +42,11 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """A connection URL taken apart. ``shown`` is what may be printed, logged and written into a manifest."""
+    """A connection URL taken apart. ``shown`` is what may be printed, logged and written into a manifest.
+
+    ``pinned``: the IP address to connect to, where somebody resolved the host and checked it; the name service is not asked
+    again, for it might answer otherwise. Certificates are still held against the host's name.
+    """
 
     scheme: str
     host: str = ""
@@ -51,6 +55,7 @@ class Address:
     username: str = ""
     password: Secret = field(default_factory=lambda: Secret(""))
     options: dict[str, str] = field(default_factory=dict, repr=False)
+    pinned: str = ""
 
     @property
     def shown(self) -> str:

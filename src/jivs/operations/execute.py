@@ -130,8 +130,7 @@ class Execution:
     def _extract(self) -> Outcome:
         service, job = self._service, self._job
         source = sources.get(service, self._run.source_id)
-        address = sources.opened(service, source)
-        _guard.check(service.guard, address)
+        address = _guard.checked(service.guard, sources.opened(service, source))
         limits = service.app.limits
         self._rate = source.max_rows_per_second or limits.rows_per_second
         self._pace.rate = self._rate
