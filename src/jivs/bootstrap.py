@@ -107,6 +107,7 @@ def build_service(settings: Settings) -> Service:
         clock=clock,
         access_seconds=settings.jwt_expiration // 1000,
         refresh_seconds=settings.refresh_expiration // 1000,
+        embedded=address.scheme == "sqlite",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+from starlette.concurrency import run_in_threadpool
 
 from jivs.domain.access import Right, User
 from jivs.errors import ConflictError, ForbiddenError, PreconditionError, UnauthenticatedError
@@ -34,7 +35,7 @@ class Caller:
     claims: Claims
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     """The service that this application was made for."""
     found: Service = request.app.state.service
     return found
@@ -43,22 +44,24 @@ def service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(service)]
 
 
-def caller(given: ServiceDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+async def caller(given: ServiceDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
     """Who asks; 401 if nobody knows."""
     if credentials is None:
         raise UnauthenticatedError(
             "Log in first: POST /api/v1/auth/login, and then send: Authorization: Bearer <accessToken>."
         )
-    return Caller(*users.authenticate(given, credentials.credentials))
+    if given.embedded:  # quicker than handing it to a thread
+        return Caller(*users.authenticate(given, credentials.credentials))
+    return Caller(*await run_in_threadpool(users.authenticate, given, credentials.credentials))
 
 
 CallerDep = Annotated[Caller, Depends(caller)]
 
 
-def may(right: Right) -> Callable[[Caller], Caller]:
+def may(right: Right) -> Callable[[Caller], Awaitable[Caller]]:
     """A dependency: the caller, who has this right; 403 otherwise."""
 
-    def check(who: CallerDep) -> Caller:
+    async def check(who: CallerDep) -> Caller:
         if not who.user.may(right):
             raise ForbiddenError(f"The roles of {who.user.username} do not give the right {right}.")
         return who
@@ -73,7 +76,7 @@ AuditorDep = Annotated[Caller, Depends(may(Right.AUDIT))]
 AdminDep = Annotated[Caller, Depends(may(Right.ADMINISTER))]
 
 
-def address(request: Request) -> str:
+async def address(request: Request) -> str:
     """Where a request comes from. Behind a proxy, uvicorn puts the client's address here if the proxy is trusted."""
     return request.client.host if request.client else "unknown"
 
@@ -86,7 +89,7 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def expected_version(if_match: Annotated[str | None, Header(description="The ETag that was read.")] = None) -> int:
+async def expected_version(if_match: Annotated[str | None, Header(description="The ETag that was read.")] = None) -> int:
     """The version that a change is for; 428 without one."""
     if if_match is None:
         raise PreconditionError("Send If-Match with the ETag that you read, so that no change of somebody else is lost.")

@@ -55,7 +55,7 @@ class Front:
             return None
         token = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         try:
-            if self._service.extractions().embedded:
+            if self._service.embedded:
                 return self._look(token, one, given)
             return await run_in_threadpool(self._look, token, one, given)
         except JivsError:

@@ -21,7 +21,8 @@ from jivs.ports.work import Work
 class Service:
     """What ``bootstrap.build_service`` made. ``access_seconds`` and ``refresh_seconds``: how long tokens live.
 
-    ``sessions``: access tokens that were found good, with the stamp of the accounts at that time.
+    ``embedded``: the catalog is a file; reading a row of it takes microseconds and waits for nobody. ``sessions``: access
+    tokens that were found good, with the stamp of the accounts at that time.
     """
 
     app: App
@@ -37,4 +38,5 @@ class Service:
     clock: Clock
     access_seconds: int
     refresh_seconds: int
+    embedded: bool
     sessions: dict[str, tuple[int, User, Claims]] = field(default_factory=dict, repr=False)
