@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from jivs.domain.guard import Guard
 from jivs.ports.accounts import Accounts
 from jivs.ports.app import App
+from jivs.ports.cache import Cache
 from jivs.ports.clock import Clock
 from jivs.ports.extractions import Extractions
 from jivs.ports.registry import Registry
@@ -30,6 +31,7 @@ class Service:
     work: Callable[[], Work]
     shelf: Shelf
     guard: Guard
+    cache: Cache
     clock: Clock
     access_seconds: int
     refresh_seconds: int
