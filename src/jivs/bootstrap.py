@@ -22,6 +22,7 @@ from jivs.errors import DriverMissingError, SettingsError, UsageError
 from jivs.ports.app import App
 from jivs.ports.cache import STALE_SECONDS, Cache, CacheName
 from jivs.ports.catalog import Catalog
+from jivs.ports.queue import Queue
 from jivs.ports.service import Service
 from jivs.ports.shelf import Shelf
 from jivs.ports.store import Store
@@ -102,6 +103,7 @@ def build_service(settings: Settings) -> Service:
         shelf=_shelf(settings),
         guard=_guard(settings),
         cache=_cache(settings, signing),
+        queue=_queue(settings),
         passwords=Argon2id(),
         tokens=JwtTokens(signing),
         vault=AesGcmVault(sealing),
@@ -152,6 +154,22 @@ def _cache(settings: Settings, signing: Secret) -> Cache:
     space = hashlib.blake2b(signing.reveal().encode(), digest_size=8, person=b"jivs cache").hexdigest()
     password = Secret(settings.redis_password.get_secret_value())
     return LayeredCache(near, RedisCache(settings.redis_host, settings.redis_port, password, space, seconds))
+
+
+def _queue(settings: Settings) -> Queue:
+    """Between threads, or over RabbitMQ where it is set. Raises DriverMissingError."""
+    from jivs.backends.queue.memory import MemoryQueue
+
+    if not settings.rabbitmq_host:
+        return MemoryQueue()
+    try:
+        from jivs.backends.queue.rabbitmq import RabbitQueue
+    except ImportError:
+        raise DriverMissingError(
+            "RABBITMQ_HOST needs a package that is not installed: pip install 'jivs[rabbitmq]'"
+        ) from None
+    password = Secret(settings.rabbitmq_password.get_secret_value())
+    return RabbitQueue(settings.rabbitmq_host, settings.rabbitmq_port, settings.rabbitmq_username, password)
 
 
 def _guard(settings: Settings) -> Guard:

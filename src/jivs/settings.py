@@ -41,6 +41,10 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "CACHE_TTL_DATASOURCES": ("cache_ttl_datasources",),
     "CACHE_TTL_EXTRACTION_CONFIGS": ("cache_ttl_extraction_configs",),
     "CACHE_TTL_EXTRACTION_STATS": ("cache_ttl_extraction_stats",),
+    "RABBITMQ_HOST": ("rabbitmq_host",),
+    "RABBITMQ_PORT": ("rabbitmq_port",),
+    "RABBITMQ_USERNAME": ("rabbitmq_username",),
+    "RABBITMQ_PASSWORD": ("rabbitmq_password",),
 }
 """Names of the deployment guide and the setting each of them sets."""
 
@@ -151,6 +155,12 @@ class Settings(BaseSettings):
     cache_ttl_extraction_stats: int = Field(
         default=300_000, ge=1_000, le=604_800_000, description="How long Redis keeps figures of extractions, in ms."
     )
+    rabbitmq_host: str = Field(
+        default="", description="RabbitMQ, which wakes idle workers of any machine; empty: those of this process only."
+    )
+    rabbitmq_port: int = Field(default=5672, ge=1, le=65535, description="RabbitMQ's port.")
+    rabbitmq_username: str = Field(default="jivs", description="RabbitMQ's user.")
+    rabbitmq_password: SecretStr = Field(default=SecretStr(""), description="RabbitMQ's password.")
     server_address: str = Field(default="127.0.0.1", description="Where `jivs serve` listens.")
     server_port: int = Field(default=8080, ge=0, le=65535, description="The port of `jivs serve`; 0: a free one.")
     cors_allowed_origins: str = Field(

@@ -11,6 +11,7 @@ from jivs.ports.app import App
 from jivs.ports.cache import Cache
 from jivs.ports.clock import Clock
 from jivs.ports.extractions import Extractions
+from jivs.ports.queue import Queue
 from jivs.ports.registry import Registry
 from jivs.ports.secrets import Passwords, Tokens, Vault
 from jivs.ports.shelf import Shelf
@@ -32,6 +33,7 @@ class Service:
     shelf: Shelf
     guard: Guard
     cache: Cache
+    queue: Queue
     clock: Clock
     access_seconds: int
     refresh_seconds: int
