@@ -17,7 +17,7 @@ from jivs.operations.extract import extract
 from jivs.operations.job import ExtractJob, Outcome, Progress
 from jivs.ports.app import App
 from jivs.settings import Settings
-from jivs.testing.servers import MariaServer, PostgresServer
+from jivs.testing.servers import MariaServer, PostgresServer, RabbitServer, RedisServer
 
 _numbers = itertools.count(1)
 
@@ -34,6 +34,18 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def maria() -> Iterator[MariaServer]:
     with MariaServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> Iterator[RabbitServer]:
+    with RabbitServer() as server:
         yield server
 
 

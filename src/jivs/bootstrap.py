@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 import socket
@@ -19,7 +20,9 @@ from jivs.domain.guard import Guard
 from jivs.domain.source import Address, Limits, Secret
 from jivs.errors import DriverMissingError, SettingsError, UsageError
 from jivs.ports.app import App
+from jivs.ports.cache import STALE_SECONDS, Cache, CacheName
 from jivs.ports.catalog import Catalog
+from jivs.ports.queue import Queue
 from jivs.ports.service import Service
 from jivs.ports.shelf import Shelf
 from jivs.ports.store import Store
@@ -101,6 +104,8 @@ def build_service(settings: Settings) -> Service:
         work=_once(lambda: SqlWork(engine(), clock, connections=app.limits.connections, parallel=app.limits.parallel)),
         shelf=_shelf(settings),
         guard=_guard(settings),
+        cache=_cache(settings, signing),
+        queue=_queue(settings),
         passwords=Argon2id(),
         tokens=JwtTokens(signing),
         vault=AesGcmVault(sealing),
@@ -139,6 +144,45 @@ def _once(make: Callable[[], _Made]) -> Callable[[], _Made]:
 
 def _shelf(settings: Settings) -> Shelf:
     return LocalShelf(Path(settings.storage_local_path or settings.catalog_path.with_name("archives")).absolute())
+
+
+def _cache(settings: Settings, signing: Secret) -> Cache:
+    """In this process, over Redis where it is set. Raises DriverMissingError."""
+    from jivs.backends.cache.memory import MemoryCache
+
+    seconds = {
+        CacheName.DATASOURCES: settings.cache_ttl_datasources / 1000,
+        CacheName.EXTRACTION_CONFIGS: settings.cache_ttl_extraction_configs / 1000,
+        CacheName.EXTRACTION_STATS: settings.cache_ttl_extraction_stats / 1000,
+    }
+    near = MemoryCache(SystemClock(), {name: min(kept, STALE_SECONDS) for name, kept in seconds.items()})
+    if not settings.redis_host:
+        return near  # as short as over Redis: other processes, the command line among them, change the same catalog
+    try:
+        from jivs.backends.cache.layered import LayeredCache
+        from jivs.backends.cache.redis import RedisCache
+    except ImportError:
+        raise DriverMissingError("REDIS_HOST needs a package that is not installed: pip install 'jivs[redis]'") from None
+    # what all processes of an installation have in common, and no other one that may use the same Redis
+    space = hashlib.blake2b(signing.reveal().encode(), digest_size=8, person=b"jivs cache").hexdigest()
+    password = Secret(settings.redis_password.get_secret_value())
+    return LayeredCache(near, RedisCache(settings.redis_host, settings.redis_port, password, space, seconds))
+
+
+def _queue(settings: Settings) -> Queue:
+    """Between threads, or over RabbitMQ where it is set. Raises DriverMissingError."""
+    from jivs.backends.queue.memory import MemoryQueue
+
+    if not settings.rabbitmq_host:
+        return MemoryQueue()
+    try:
+        from jivs.backends.queue.rabbitmq import RabbitQueue
+    except ImportError:
+        raise DriverMissingError(
+            "RABBITMQ_HOST needs a package that is not installed: pip install 'jivs[rabbitmq]'"
+        ) from None
+    password = Secret(settings.rabbitmq_password.get_secret_value())
+    return RabbitQueue(settings.rabbitmq_host, settings.rabbitmq_port, settings.rabbitmq_username, password)
 
 
 def _guard(settings: Settings) -> Guard:

@@ -34,6 +34,17 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "SERVER_PORT": ("server_port",),
     "CORS_ALLOWED_ORIGINS": ("cors_allowed_origins",),
     "STORAGE_LOCAL_PATH": ("storage_local_path",),
+    "REDIS_HOST": ("redis_host",),
+    "REDIS_PORT": ("redis_port",),
+    "REDIS_PASSWORD": ("redis_password",),
+    "REDIS_MAXMEMORY": ("redis_maxmemory",),
+    "CACHE_TTL_DATASOURCES": ("cache_ttl_datasources",),
+    "CACHE_TTL_EXTRACTION_CONFIGS": ("cache_ttl_extraction_configs",),
+    "CACHE_TTL_EXTRACTION_STATS": ("cache_ttl_extraction_stats",),
+    "RABBITMQ_HOST": ("rabbitmq_host",),
+    "RABBITMQ_PORT": ("rabbitmq_port",),
+    "RABBITMQ_USERNAME": ("rabbitmq_username",),
+    "RABBITMQ_PASSWORD": ("rabbitmq_password",),
 }
 """Names of the deployment guide and the setting each of them sets."""
 
@@ -128,6 +139,28 @@ class Settings(BaseSettings):
     networks: str = Field(
         default="", description="Networks in which sources of the service may be, separated by commas; empty: everywhere."
     )
+    redis_host: str = Field(default="", description="Redis 7, the cache that processes share; empty: each has its own only.")
+    redis_port: int = Field(default=6379, ge=1, le=65535, description="Redis's port.")
+    redis_password: SecretStr = Field(default=SecretStr(""), description="Redis's password.")
+    redis_maxmemory: Size = Field(default=2 << 30, description="Redis's memory; for whoever starts Redis, JiVS ignores it.")
+    cache_ttl_datasources: int = Field(
+        default=3_600_000, ge=1_000, le=604_800_000, description="How long Redis keeps sources, in ms."
+    )
+    cache_ttl_extraction_configs: int = Field(
+        default=1_800_000,
+        ge=1_000,
+        le=604_800_000,
+        description="How long Redis keeps what an extraction was told to do, in ms.",
+    )
+    cache_ttl_extraction_stats: int = Field(
+        default=300_000, ge=1_000, le=604_800_000, description="How long Redis keeps figures of extractions, in ms."
+    )
+    rabbitmq_host: str = Field(
+        default="", description="RabbitMQ, which wakes idle workers of any machine; empty: those of this process only."
+    )
+    rabbitmq_port: int = Field(default=5672, ge=1, le=65535, description="RabbitMQ's port.")
+    rabbitmq_username: str = Field(default="jivs", description="RabbitMQ's user.")
+    rabbitmq_password: SecretStr = Field(default=SecretStr(""), description="RabbitMQ's password.")
     server_address: str = Field(default="127.0.0.1", description="Where `jivs serve` listens.")
     server_port: int = Field(default=8080, ge=0, le=65535, description="The port of `jivs serve`; 0: a free one.")
     cors_allowed_origins: str = Field(

@@ -9,8 +9,10 @@ from jivs.domain.access import User
 from jivs.domain.guard import Guard
 from jivs.ports.accounts import Accounts
 from jivs.ports.app import App
+from jivs.ports.cache import Cache
 from jivs.ports.clock import Clock
 from jivs.ports.extractions import Extractions
+from jivs.ports.queue import Queue
 from jivs.ports.registry import Registry
 from jivs.ports.secrets import Claims, Passwords, Tokens, Vault
 from jivs.ports.shelf import Shelf
@@ -35,6 +37,8 @@ class Service:
     work: Callable[[], Work]
     shelf: Shelf
     guard: Guard
+    cache: Cache
+    queue: Queue
     clock: Clock
     access_seconds: int
     refresh_seconds: int
