@@ -66,8 +66,11 @@ def build(settings: Settings, engine: Callable[[], Engine] | None = None) -> App
     )
 
 
-def build_service(settings: Settings) -> Service:
-    """The application with users. Raises SettingsError for secrets that are missing or too weak."""
+def build_service(settings: Settings, *, hears: int = -1, rings: int = -1) -> Service:
+    """The application with users. ``hears`` and ``rings``: ends of a pipe that a parent made as a doorbell.
+
+    Raises SettingsError for secrets that are missing or too weak.
+    """
     try:
         from jivs.backends.catalog.accounts import SqlAccounts
         from jivs.backends.catalog.extractions import SqlExtractions
@@ -105,7 +108,7 @@ def build_service(settings: Settings) -> Service:
         shelf=_shelf(settings),
         guard=_guard(settings),
         cache=_cache(settings, signing),
-        queue=_queue(settings),
+        queue=_queue(settings, hears, rings),
         passwords=Argon2id(),
         tokens=JwtTokens(signing),
         vault=AesGcmVault(sealing),
@@ -169,12 +172,12 @@ def _cache(settings: Settings, signing: Secret) -> Cache:
     return LayeredCache(near, RedisCache(settings.redis_host, settings.redis_port, password, space, seconds))
 
 
-def _queue(settings: Settings) -> Queue:
-    """Between threads, or over RabbitMQ where it is set. Raises DriverMissingError."""
-    from jivs.backends.queue.memory import MemoryQueue
+def _queue(settings: Settings, hears: int, rings: int) -> Queue:
+    """Between processes of one parent, or over RabbitMQ where it is set. Raises DriverMissingError."""
+    from jivs.backends.queue.pipe import PipeQueue
 
     if not settings.rabbitmq_host:
-        return MemoryQueue()
+        return PipeQueue(reads=hears, writes=rings)
     try:
         from jivs.backends.queue.rabbitmq import RabbitQueue
     except ImportError:

@@ -1,5 +1,6 @@
-"""``python -m jivs.api DESCRIPTOR``: the API's process, a child of ``jivs serve``, which gives it a socket that listens. It
-ends when its standard input does.
+"""``python -m jivs.api SOCKET BELL``: the API's process, a child of ``jivs serve``. It ends when its standard input does.
+
+``SOCKET`` and ``BELL``: descriptors of a socket that listens and of the pipe that wakes workers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def main() -> int:
         )
         threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
         run(
-            bootstrap.build_service(loaded),
+            bootstrap.build_service(loaded, rings=int(sys.argv[2])),
             socket.socket(fileno=int(sys.argv[1])),
             [origin.strip().rstrip("/") for origin in loaded.cors_allowed_origins.split(",") if origin.strip()],
             lambda url: _say(f"JiVS is at {url}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from typing import Annotated
@@ -27,17 +28,20 @@ def serve(
             print(f"First user: {made[0].username}, password: {made[1].reveal()}", file=sys.stderr)
             print("It is shown this once; jivs user password admin sets another.", file=sys.stderr, flush=True)
         listener = _listen(settings.server_address, settings.server_port if port is None else port)
-        commands = {"API": [sys.executable, "-m", "jivs.api", str(listener.fileno())]}
+        hears, rings = os.pipe()
+        commands = {
+            "API": ([sys.executable, "-m", "jivs.api", str(listener.fileno()), str(rings)], [listener.fileno(), rings])
+        }
         if workers:
-            commands["dispatcher of workers"] = [sys.executable, "-m", "jivs.worker"]
-        raise typer.Exit(supervise(commands, [listener.fileno()]))
+            commands["dispatcher of workers"] = ([sys.executable, "-m", "jivs.worker", str(hears)], [hears])
+        raise typer.Exit(supervise(commands))
 
 
 def worker() -> None:
     """Execute runs: beside the catalog of a `jivs serve` on this or another machine."""
     with clear_errors(Output.TEXT):
         build_service()
-        raise typer.Exit(supervise({"dispatcher of workers": [sys.executable, "-m", "jivs.worker"]}))
+        raise typer.Exit(supervise({"dispatcher of workers": ([sys.executable, "-m", "jivs.worker"], [])}))
 
 
 def _listen(address: str, port: int) -> socket.socket:

@@ -52,10 +52,10 @@ class _Kept:
         return None
 
 
-def supervise(commands: Mapping[str, Sequence[str]], descriptors: Sequence[int] = ()) -> int:
+def supervise(commands: Mapping[str, tuple[Sequence[str], Sequence[int]]]) -> int:
     """Keep a child running for each command until SIGTERM or Ctrl-C; then they end in good order. The exit code.
 
-    ``descriptors``: files that the children inherit.
+    Beside each command stand the descriptors that it inherits.
     """
     ending: list[int] = []
 
@@ -64,7 +64,7 @@ def supervise(commands: Mapping[str, Sequence[str]], descriptors: Sequence[int] 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    kept = [_Kept(name, command, descriptors) for name, command in commands.items()]
+    kept = [_Kept(name, command, descriptors) for name, (command, descriptors) in commands.items()]
     code = 0
     while not ending and not code:
         time.sleep(_TICK)

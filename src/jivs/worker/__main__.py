@@ -1,5 +1,5 @@
-"""``python -m jivs.worker``: the dispatcher's process, a child of ``jivs serve`` or ``jivs worker``. It ends when its
-standard input does.
+"""``python -m jivs.worker [BELL]``: the dispatcher's process, a child of ``jivs serve`` or ``jivs worker``. It ends when its
+standard input does. ``BELL``: the descriptor of a pipe that rings when there may be work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> int:
             level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
         )
         dispatcher = Dispatcher(
-            bootstrap.build_service(loaded),
+            bootstrap.build_service(loaded, hears=int(sys.argv[1]) if len(sys.argv) > 1 else -1),
             loaded.extraction.max_parallel_jobs,
             keep_runs=loaded.history.runs,
             keep_days=loaded.history.days,
