@@ -10,12 +10,15 @@ import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jivs import connectors
 from jivs.backends.clock import SystemClock
 from jivs.backends.store.local import LocalShelf, LocalStore
+from jivs.backends.store.s3 import S3Place, S3Shelf, S3Store
+from jivs.backends.store.s3_access import S3Access
 from jivs.domain.guard import Guard
 from jivs.domain.source import Address, Limits, Secret
 from jivs.errors import DriverMissingError, SettingsError, UsageError
@@ -49,7 +52,7 @@ def build(settings: Settings, engine: Callable[[], Engine] | None = None) -> App
     extraction = settings.extraction
     return App(
         catalog=catalog,
-        store=_store,
+        store=_opener(settings),
         connector=connectors.find,
         address=lambda url: Address.parse(url, variable),
         limits=Limits(
@@ -146,7 +149,33 @@ def _once(make: Callable[[], _Made]) -> Callable[[], _Made]:
 
 
 def _shelf(settings: Settings) -> Shelf:
-    return LocalShelf(Path(settings.storage_local_path or settings.catalog_path.with_name("archives")).absolute())
+    """Where the service keeps its archives. Raises SettingsError for settings that cannot work together."""
+    if settings.storage_provider == "local":
+        return LocalShelf(Path(settings.storage_local_path or settings.catalog_path.with_name("archives")).absolute())
+    if not settings.aws_s3_bucket:
+        raise SettingsError("STORAGE_PROVIDER is s3, so AWS_S3_BUCKET has to name the bucket.")
+    try:
+        return S3Shelf(S3Place.parse(_access(settings), f"s3://{settings.aws_s3_bucket}/{settings.s3_prefix.strip('/')}"))
+    except UsageError:
+        raise SettingsError(
+            "AWS_S3_BUCKET and JIVS_S3_PREFIX: write the bucket's name alone, and the prefix as part/part."
+        ) from None
+
+
+def _access(settings: Settings) -> S3Access:
+    """The way into the object store. Raises SettingsError for settings that cannot work together."""
+    secret = Secret(settings.aws_secret_key.get_secret_value())
+    if bool(settings.aws_access_key) != bool(secret):
+        given, missing = ("AWS_SECRET_KEY", "AWS_ACCESS_KEY") if secret else ("AWS_ACCESS_KEY", "AWS_SECRET_KEY")
+        raise SettingsError(
+            f"{given} is set and {missing} is not: set both, or neither to use the credentials of the AWS tools."
+        )
+    return S3Access(
+        endpoint=settings.s3_endpoint.rstrip("/"),
+        region=settings.aws_region,
+        key=settings.aws_access_key,
+        secret=secret,
+    )
 
 
 def _cache(settings: Settings, signing: Secret) -> Cache:
@@ -228,10 +257,21 @@ def _gone(owner: str) -> bool:
     return False
 
 
-def _store(address: str) -> Store:
-    scheme, separator, path = address.partition("://")
-    if not separator:
-        return LocalStore(Path(address).absolute())
-    if scheme == "file":
-        return LocalStore(Path(path).absolute())
-    raise UsageError(f"No store for {scheme}://: this version keeps archives in folders (a path or file://path).")
+def _opener(settings: Settings) -> Callable[[str], Store]:
+    """Opens the store at an archive's address. Those in the object store share one client, made with the first of them."""
+    access = cache(lambda: _access(settings))
+
+    def store(address: str) -> Store:
+        scheme, separator, path = address.partition("://")
+        if not separator:
+            return LocalStore(Path(address).absolute())
+        if scheme == "file":
+            return LocalStore(Path(path).absolute())
+        if scheme == "s3":
+            spools = Path(settings.temp_dir or settings.catalog_path.with_name("spool")).absolute()
+            return S3Store(S3Place.parse(access(), address), spools)
+        raise UsageError(
+            f"No store for {scheme}://: an archive is in a folder (a path or file://path) or at s3://bucket/prefix."
+        )
+
+    return store

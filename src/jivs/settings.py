@@ -33,6 +33,7 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "ENCRYPTION_KEY": ("encryption_key",),
     "SERVER_PORT": ("server_port",),
     "CORS_ALLOWED_ORIGINS": ("cors_allowed_origins",),
+    "STORAGE_PROVIDER": ("storage_provider",),
     "STORAGE_LOCAL_PATH": ("storage_local_path",),
     "REDIS_HOST": ("redis_host",),
     "REDIS_PORT": ("redis_port",),
@@ -45,6 +46,11 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "RABBITMQ_PORT": ("rabbitmq_port",),
     "RABBITMQ_USERNAME": ("rabbitmq_username",),
     "RABBITMQ_PASSWORD": ("rabbitmq_password",),
+    "AWS_S3_BUCKET": ("aws_s3_bucket",),
+    "AWS_REGION": ("aws_region",),
+    "AWS_ACCESS_KEY": ("aws_access_key",),
+    "AWS_SECRET_KEY": ("aws_secret_key",),
+    "EXTRACTION_TEMP_DIRECTORY": ("temp_dir",),
 }
 """Names of the deployment guide and the setting each of them sets."""
 
@@ -130,8 +136,27 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="Encrypts credentials of sources: 32 bytes in base64, older keys behind a comma; empty: as above.",
     )
+    storage_provider: str = Field(
+        default="local", pattern="^(local|s3)$", description="Where the service keeps its archives: `local` or `s3`."
+    )
     storage_local_path: str = Field(
         default="", description="Folder of the service's archives; empty: `archives` below the user's state folder."
+    )
+    aws_s3_bucket: str = Field(default="", description="Bucket of the service's archives, with the provider `s3`.")
+    s3_prefix: str = Field(default="", description="What the names of the service's archives begin with in the bucket.")
+    s3_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?/?)?$",
+        description="An object store that is compatible with S3, as https://host:port; empty: AWS.",
+    )
+    aws_region: str = Field(default="", description="Region of the object store; empty: as the AWS tools find it.")
+    aws_access_key: str = Field(
+        default="", description="Access key of the object store; empty: credentials as the AWS tools find them."
+    )
+    aws_secret_key: SecretStr = Field(default=SecretStr(""), description="The secret key that belongs to it.")
+    temp_dir: str = Field(
+        default="",
+        description="Folder for files on their way to an object store; empty: `spool` below the user's state folder.",
     )
     file_roots: str = Field(
         default="", description="Folders below which sources of the service may be files, separated by colons; empty: none."

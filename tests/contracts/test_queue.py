@@ -195,7 +195,7 @@ def listening(pid: int) -> list[str]:
 
 
 def test_settings_choose_the_queue(monkeypatch: pytest.MonkeyPatch, empty: RabbitServer) -> None:
-    assert isinstance(bootstrap.build_service(Settings()).queue, MemoryQueue)
+    assert isinstance(bootstrap.build_service(Settings()).queue, PipeQueue)
     monkeypatch.setenv("RABBITMQ_HOST", "127.0.0.1")
     monkeypatch.setenv("RABBITMQ_PORT", str(empty.port))
     monkeypatch.setenv("RABBITMQ_USERNAME", "jivs")

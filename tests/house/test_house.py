@@ -81,7 +81,20 @@ def test_importing_connects_and_loads_nothing_heavy() -> None:
     """The command line answers at once, and a missing driver is no error until it is needed."""
     code = "import sys, jivs.cli.main; print(sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for heavy in ("pyarrow", "duckdb", "psycopg", "pymysql", "sqlalchemy", "alembic", "pydantic", "redis", "pika"):
+    heavies = (
+        "pyarrow",
+        "duckdb",
+        "psycopg",
+        "pymysql",
+        "sqlalchemy",
+        "alembic",
+        "pydantic",
+        "boto3",
+        "fsspec",
+        "redis",
+        "pika",
+    )
+    for heavy in heavies:
         assert f"'{heavy}'" not in loaded, heavy
 
 
@@ -149,8 +162,8 @@ def test_licences_of_dependencies_are_known() -> None:
         "alembic": "MIT", "duckdb": "MIT", "pyarrow": "Apache-2.0", "pydantic": "MIT", "pydantic-settings": "MIT", "rich": "MIT",
         "sqlalchemy": "MIT", "typer": "MIT", "psycopg": "LGPL-3.0", "PyMySQL": "MIT", "cryptography": "Apache-2.0",
         "argon2-cffi": "MIT", "fastapi": "MIT", "joserfc": "BSD-3-Clause", "uvicorn": "BSD-3-Clause",
-        "sqlglot": "MIT", "httptools": "MIT", "uvloop": "MIT",
         "redis": "MIT", "pika": "BSD-3-Clause",
+        "sqlglot": "MIT", "httptools": "MIT", "uvloop": "MIT", "boto3": "Apache-2.0", "fsspec": "BSD-3-Clause",
     }  # fmt: skip
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]

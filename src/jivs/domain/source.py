@@ -138,7 +138,8 @@ class Limits:
     """What a run may ask of a source. 0 means no limit.
 
     ``connections`` counts every connection at once, the snapshot's holder included. ``memory`` is the budget of the
-    whole process in bytes, ``batch_rows`` a hard ceiling on rows in one batch, ``compression_level`` that of Zstandard.
+    whole process in bytes, of which ``reserved`` are not for rows, ``batch_rows`` a hard ceiling on rows in one batch,
+    ``compression_level`` that of Zstandard.
     """
 
     parallel: int = 4
@@ -146,6 +147,7 @@ class Limits:
     rows_per_second: int = 0
     batch_rows: int = 0
     memory: int = 512 << 20
+    reserved: int = 0
     compression_level: int = 1
 
     @property

@@ -60,7 +60,8 @@ def prepare(app: App, job: ExtractJob) -> Opened:
     address = replace(job.address, options={**job.address.options, **job.options})
     connector = app.connector(address)
     label = job.source_name or connector.label(address)
-    limits = replace(job.limits, parallel=planning.readers(job.limits))
+    limits = replace(job.limits, reserved=app.store(job.archive).memory)
+    limits = replace(limits, parallel=planning.readers(limits))
     return Opened(
         address=address,
         connector=connector,
@@ -274,16 +275,16 @@ def _finish(
     failed: list[dict[str, str]] = []
     current = chain.newest(store)
     one = snapshot.one and _shared(planned)
-    known = {table.key: table for table in current.manifest.tables} if current else {}
-    schemas = SchemaFiles(store, planned, job.selection)
+    mine = {table_plan.table.name for table_plan in planned.tables}
+    before = [state for state in (current.manifest.tables if current else ()) if state.source == planned.source]
+    schemas = SchemaFiles(store, planned, job.selection, [state for state in before if state.name in mine])
     for table_plan in planned.tables:
         result, state = _judge(reading, table_plan, one=one)
         results.append(result)
         if state is None:
             failed.append({"table": str(table_plan.table.name), "reason": result.reason})
         else:
-            before = known.get((planned.source, table_plan.table.name))
-            states.append(replace(state, schema_file=schemas.add(table_plan.table, before)))
+            states.append(replace(state, schema_file=schemas.add(table_plan.table)))
     schemas.write()
     published = chain.publish(
         store,

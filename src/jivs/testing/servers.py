@@ -4,6 +4,7 @@ is not root, stopped by their own process id.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pwd
@@ -12,9 +13,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,6 +73,10 @@ class Server:
         """The server's command line."""
         raise NotImplementedError  # each server has its own
 
+    def full_command(self) -> list[str]:
+        """The command line, as an ordinary user."""
+        return _as_user(self.command())
+
     def ready(self) -> bool:
         """Whether it answers."""
         raise NotImplementedError  # each server has its own
@@ -76,7 +84,7 @@ class Server:
     def start(self) -> None:
         """Start and wait until it answers."""
         log = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen(_as_user(self.command()), cwd=self.folder, stdout=log, stderr=log)
+        self.process = subprocess.Popen(self.full_command(), cwd=self.folder, stdout=log, stderr=log)
         log.close()
         wait_for(lambda: self.process is not None and (self.process.poll() is not None or self.ready()), _START_SECONDS)
         if self.process.poll() is not None:
@@ -379,3 +387,68 @@ class RabbitServer(Server):
         if self._epmd is not None:
             self._epmd.terminate()
             self._epmd.wait()
+
+
+class S3Server(Server):
+    """An object store (moto) that checks signatures and lists twenty objects a page; everything is in its memory.
+
+    It runs as the user of the tests: the interpreter may lie where only that user can read it.
+    """
+
+    region = "us-east-1"
+
+    def __init__(self) -> None:
+        super().__init__("s3")
+        self.key = ""
+        self.secret = ""
+        self._clients: dict[tuple[str, str], Any] = {}
+
+    def command(self) -> list[str]:
+        return ["env", "MOTO_S3_DEFAULT_MAX_KEYS=20", sys.executable, "-m", "jivs.testing.objects", str(self.port)]
+
+    def full_command(self) -> list[str]:
+        return self.command()
+
+    def ready(self) -> bool:
+        with suppress(OSError):
+            urllib.request.urlopen(f"{self.url}/moto-api/data.json", timeout=5).close()
+            return True
+        return False
+
+    def start(self) -> None:
+        super().start()
+        iam = self.client("iam")
+        iam.create_user(UserName="jivs")
+        made = iam.create_access_key(UserName="jivs")["AccessKey"]
+        everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+        iam.put_user_policy(UserName="jivs", PolicyName="all", PolicyDocument=json.dumps(everything))
+        self.key, self.secret = made["AccessKeyId"], made["SecretAccessKey"]
+        headers = {"Content-Type": "text/plain"}
+        strict = urllib.request.Request(f"{self.url}/moto-api/reset-auth", data=b"0", headers=headers, method="POST")
+        urllib.request.urlopen(strict, timeout=5).close()
+
+    @property
+    def url(self) -> str:
+        """The endpoint."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings with which JiVS uses it."""
+        return {
+            "JIVS_S3_ENDPOINT": self.url,
+            "AWS_REGION": self.region,
+            "AWS_ACCESS_KEY": self.key,
+            "AWS_SECRET_KEY": self.secret,
+        }
+
+    def client(self, service: str = "s3") -> Any:
+        """A client of its own, made once for its keys."""
+        import boto3
+
+        made = (service, self.key)
+        if made not in self._clients:
+            keys = {"aws_access_key_id": self.key or "nobody", "aws_secret_access_key": self.secret or "nothing"}
+            session = boto3.session.Session(**keys, region_name=self.region)
+            self._clients[made] = session.client(service, endpoint_url=self.url)
+        return self._clients[made]
