@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import shutil
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,33 +22,45 @@ from jivs.backends.store.s3 import S3Place, S3Shelf, S3Store
 from jivs.backends.store.s3_access import S3Access
 from jivs.domain.guard import Guard
 from jivs.domain.source import Address, Limits, Secret
-from jivs.errors import DriverMissingError, SettingsError, UsageError
+from jivs.errors import DriverMissingError, SettingsError, StoreError, UnreachableError, UsageError
 from jivs.ports.app import App
 from jivs.ports.cache import STALE_SECONDS, Cache, CacheName
 from jivs.ports.catalog import Catalog
+from jivs.ports.metrics import Metrics, NoMetrics
 from jivs.ports.queue import Queue
-from jivs.ports.service import Service
+from jivs.ports.service import Check, Service
 from jivs.ports.shelf import Shelf
 from jivs.ports.store import Store
-from jivs.settings import Settings, variable
+from jivs.ports.tracing import NoTracing, Tracing
+from jivs.settings import Settings, metrics_folder, variable
 
 if TYPE_CHECKING:
     from jivs.backends.catalog.engine import Engine
+    from jivs.backends.metrics.folder import MetricsFolder
+
+_SMALLEST_SPACE = 64 << 20
+_FOR_HEALTH = 2
+"""Connections to the catalog that a process needs which only tells whether all is well."""
 
 _Made = TypeVar("_Made")
 
 
-def build(settings: Settings, engine: Callable[[], Engine] | None = None) -> App:
-    """The application for these settings. Nothing is connected, opened or created yet. ``engine``: the catalog's database,
-    where others share it.
+def build(settings: Settings, *, process: str = "") -> App:
+    """The application for these settings. Nothing is connected, opened or created yet.
+
+    ``process``: what this process is in the service, ``api`` or ``worker``; others, commands for example, are not measured.
     """
+    metrics = _metrics(settings, process)
+    return _build(settings, process, metrics, _engine(settings, process, metrics))
+
+
+def _build(settings: Settings, process: str, metrics: Metrics, engine: Callable[[], Engine]) -> App:
     clock = SystemClock()
-    shared = engine or _engine(settings)
 
     def catalog() -> Catalog:
         from jivs.backends.catalog.sql import SqlCatalog
 
-        return SqlCatalog(shared(), clock)
+        return SqlCatalog(engine(), clock)
 
     extraction = settings.extraction
     return App(
@@ -66,11 +79,14 @@ def build(settings: Settings, engine: Callable[[], Engine] | None = None) -> App
         clock=clock,
         owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
         gone=_gone,
+        metrics=metrics,
+        tracing=_tracing(settings, process),
     )
 
 
-def build_service(settings: Settings, *, hears: int = -1, rings: int = -1) -> Service:
-    """The application with users. ``hears`` and ``rings``: ends of a pipe that a parent made as a doorbell.
+def build_service(settings: Settings, *, process: str = "", hears: int = -1, rings: int = -1) -> Service:
+    """The application with users. ``process``: as for ``build``. ``hears`` and ``rings``: ends of a pipe that a parent made
+    as a doorbell.
 
     Raises SettingsError for secrets that are missing or too weak.
     """
@@ -84,9 +100,7 @@ def build_service(settings: Settings, *, hears: int = -1, rings: int = -1) -> Se
         from jivs.backends.secrets.jwt import JwtTokens
         from jivs.backends.secrets.keyfile import KeyFile
     except ImportError as error:
-        raise DriverMissingError(
-            f"The service needs a package that is not installed ({error.name}): pip install 'jivs[service]'"
-        ) from None
+        raise _missing(error, "service") from None
     address = _catalog_address(settings)
     signing = Secret(settings.jwt_secret.get_secret_value())
     sealing = Secret(settings.encryption_key.get_secret_value())
@@ -99,9 +113,11 @@ def build_service(settings: Settings, *, hears: int = -1, rings: int = -1) -> Se
         kept = KeyFile(Path(address.database).with_name("keys.json")).read()
         signing, sealing = signing or kept.signing, sealing or kept.sealing
     clock = SystemClock()
-
-    engine = _engine(settings)
-    app = build(settings, engine)
+    metrics = _metrics(settings, process)
+    engine = _engine(settings, process, metrics)
+    app = _build(settings, process, metrics, engine)
+    cache, queue = _cache(settings, signing), _queue(settings, hears, rings)
+    metrics.caches(cache.counts)
     return Service(
         app=app,
         accounts=_once(lambda: SqlAccounts(engine(), clock)),
@@ -110,8 +126,8 @@ def build_service(settings: Settings, *, hears: int = -1, rings: int = -1) -> Se
         work=_once(lambda: SqlWork(engine(), clock, connections=app.limits.connections, parallel=app.limits.parallel)),
         shelf=_shelf(settings),
         guard=_guard(settings),
-        cache=_cache(settings, signing),
-        queue=_queue(settings, hears, rings),
+        cache=cache,
+        queue=queue,
         passwords=Argon2id(),
         tokens=JwtTokens(signing),
         vault=AesGcmVault(sealing),
@@ -119,16 +135,90 @@ def build_service(settings: Settings, *, hears: int = -1, rings: int = -1) -> Se
         access_seconds=settings.jwt_expiration // 1000,
         refresh_seconds=settings.refresh_expiration // 1000,
         embedded=address.scheme == "sqlite",
+        checks=_checks(settings, engine, cache, queue),
     )
 
 
-def _engine(settings: Settings) -> Callable[[], Engine]:
+def _checks(settings: Settings, engine: Callable[[], Engine], cache: Cache, queue: Queue) -> dict[str, Check]:
+    """How the service sees whether what it depends on is there."""
+    found: dict[str, Check] = {"db": lambda: engine().ping()}
+    if settings.storage_provider == "local":
+        found["diskSpace"] = lambda: _space(settings)
+    if settings.redis_host:
+        found["redis"] = lambda: _answers(cache.healthy(), f"Redis at {settings.redis_host}:{settings.redis_port}")
+    if settings.rabbitmq_host:
+        found["rabbit"] = lambda: _answers(queue.healthy(), f"RabbitMQ at {settings.rabbitmq_host}:{settings.rabbitmq_port}")
+    return found
+
+
+def _answers(well: bool, what: str) -> Mapping[str, str | int]:
+    if not well:
+        raise UnreachableError(f"{what} does not answer; the service goes on without it.")
+    return {"server": what}
+
+
+def new_metrics_folder() -> MetricsFolder:
+    """Where the processes of one service are measured as one."""
+    from jivs.backends.metrics.folder import MetricsFolder
+
+    return MetricsFolder()
+
+
+def _metrics(settings: Settings, process: str) -> Metrics:
+    if not process:
+        return NoMetrics()
+    try:
+        from jivs.backends.metrics.prometheus import PrometheusMetrics
+    except ImportError as error:
+        raise _missing(error, "service") from None
+    return PrometheusMetrics(
+        process,
+        folder=metrics_folder(),
+        batch_rows=settings.extraction.batch_size,
+        source_limit=settings.extraction.source_pool_max_size,
+    )
+
+
+def _tracing(settings: Settings, process: str) -> Tracing:
+    if not (process and settings.otel_exporter_otlp_endpoint):
+        return NoTracing()
+    try:
+        from jivs.backends.tracing.otlp import OtlpTracing
+    except ImportError as error:
+        raise _missing(error, "otel") from None
+    return OtlpTracing(settings.otel_exporter_otlp_endpoint, process)
+
+
+def _missing(error: ImportError, extra: str) -> DriverMissingError:
+    return DriverMissingError(
+        f"The service needs a package that is not installed ({error.name}): pip install 'jivs[{extra}]'"
+    )
+
+
+def _space(settings: Settings) -> Mapping[str, str | int]:
+    """How much room the archives have."""
+    root = _archives(settings)
+    there = next(path for path in (root, *root.parents) if path.is_dir())
+    found = shutil.disk_usage(there)
+    if found.free < _SMALLEST_SPACE:
+        raise StoreError(f"The disk of {root} has {found.free >> 20} MiB left: free some space.")
+    return {"path": str(root), "free": found.free, "total": found.total}
+
+
+def _engine(settings: Settings, process: str, metrics: Metrics) -> Callable[[], Engine]:
     """The catalog's database, opened when it is first asked for."""
 
     def opened() -> Engine:
-        from jivs.backends.catalog.engine import Engine
+        from jivs.backends.catalog.engine import Engine, PoolLimits
 
-        return Engine(_catalog_address(settings))
+        most, least = settings.hikari_maximum_pool_size, settings.hikari_minimum_idle
+        if process == "management":
+            most = min(most, _FOR_HEALTH)
+        ahead = (most if least < 0 else least) if process in {"api", "management"} else 0
+        limits = PoolLimits(maximum=most, minimum=ahead, seconds=settings.hikari_connection_timeout / 1000)
+        engine = Engine(_catalog_address(settings), limits)
+        metrics.catalog_pool(engine.use)
+        return engine
 
     return _once(opened)
 
@@ -148,10 +238,14 @@ def _once(make: Callable[[], _Made]) -> Callable[[], _Made]:
     return get
 
 
+def _archives(settings: Settings) -> Path:
+    return Path(settings.storage_local_path or settings.catalog_path.with_name("archives")).absolute()
+
+
 def _shelf(settings: Settings) -> Shelf:
     """Where the service keeps its archives. Raises SettingsError for settings that cannot work together."""
     if settings.storage_provider == "local":
-        return LocalShelf(Path(settings.storage_local_path or settings.catalog_path.with_name("archives")).absolute())
+        return LocalShelf(_archives(settings))
     if not settings.aws_s3_bucket:
         raise SettingsError("STORAGE_PROVIDER is s3, so AWS_S3_BUCKET has to name the bucket.")
     try:

@@ -27,11 +27,18 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "DATABASE_URL": ("database_url",),
     "DATABASE_USERNAME": ("database_username",),
     "DATABASE_PASSWORD": ("database_password",),
+    "HIKARI_MAXIMUM_POOL_SIZE": ("hikari_maximum_pool_size",),
+    "HIKARI_MINIMUM_IDLE": ("hikari_minimum_idle",),
+    "HIKARI_CONNECTION_TIMEOUT": ("hikari_connection_timeout",),
     "LOG_LEVEL": ("log_level",),
+    "LOG_FORMAT": ("log_format",),
     "JWT_SECRET": ("jwt_secret",),
     "JWT_EXPIRATION": ("jwt_expiration",),
     "ENCRYPTION_KEY": ("encryption_key",),
     "SERVER_PORT": ("server_port",),
+    "MANAGEMENT_ADDRESS": ("management_address",),
+    "MANAGEMENT_PORT": ("management_port",),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("otel_exporter_otlp_endpoint",),
     "CORS_ALLOWED_ORIGINS": ("cors_allowed_origins",),
     "STORAGE_PROVIDER": ("storage_provider",),
     "STORAGE_LOCAL_PATH": ("storage_local_path",),
@@ -121,6 +128,15 @@ class Settings(BaseSettings):
     )
     database_username: str = Field(default="", description="User of the catalog's database, if not in its URL.")
     database_password: SecretStr = Field(default=SecretStr(""), description="Password of the catalog's database.")
+    hikari_maximum_pool_size: int = Field(
+        default=50, ge=2, le=1000, description="Connections of a process to the catalog; SQLite takes 16 of them at most."
+    )
+    hikari_minimum_idle: int = Field(
+        default=-1, ge=-1, le=1000, description="Connections to the catalog that the API opens at its start; -1: all."
+    )
+    hikari_connection_timeout: int = Field(
+        default=30_000, ge=250, le=600_000, description="How long to wait for a connection to the catalog, in ms."
+    )
     jwt_secret: SecretStr = Field(
         default=SecretStr(""),
         description="Signs access tokens, 32 characters or more; empty beside an SQLite catalog: made once, kept with it.",
@@ -188,11 +204,26 @@ class Settings(BaseSettings):
     rabbitmq_password: SecretStr = Field(default=SecretStr(""), description="RabbitMQ's password.")
     server_address: str = Field(default="127.0.0.1", description="Where `jivs serve` listens.")
     server_port: int = Field(default=8080, ge=0, le=65535, description="The port of `jivs serve`; 0: a free one.")
+    management_address: str = Field(
+        default="127.0.0.1", description="Where the management listener is; off loopback it needs an ADMIN's token."
+    )
+    management_port: int = Field(
+        default=9010, ge=-1, le=65535, description="Its port; 0: a free one, -1: there is no such listener."
+    )
     cors_allowed_origins: str = Field(
         default="", description="Web sites that may call the API from a browser, as https://host, separated by commas."
     )
     history: History = Field(default=History(), description="History.")
     log_level: str = Field(default="WARNING", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Level of log lines.")
+    log_format: str = Field(default="console", pattern="^(console|json)$", description="Log lines as text or as JSON.")
+    gc_pause: int = Field(
+        default=100, ge=0, description="Pauses of the service's garbage collector that are logged, from so many ms on."
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^/\s@]+(/\S*)?)?$",
+        description="Where spans go over OTLP/HTTP, as http://host:4318; empty: nowhere.",
+    )
     extraction: Extraction = Field(default=Extraction(), description="Extraction.")
 
     @classmethod
@@ -246,6 +277,12 @@ def load() -> Settings:
 def _shown(location: tuple[int | str, ...]) -> str:
     name = "__".join(str(part) for part in location)
     return f"JIVS_{name.upper()}"
+
+
+def metrics_folder() -> Path | None:
+    """Where this process and its neighbours are measured as one; `jivs serve` names it to its children."""
+    name = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(name) if name else None
 
 
 def variable(name: str) -> str | None:

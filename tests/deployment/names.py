@@ -35,13 +35,13 @@ EXPORTERS = frozenset({
 
 ANNOUNCED_SETTINGS = frozenset({
     "EXTRACTION_SOURCE_POOL_MIN_IDLE", "EXTRACTION_SOURCE_POOL_TIMEOUT",
-    "HIKARI_MAXIMUM_POOL_SIZE", "HIKARI_MINIMUM_IDLE", "HIKARI_CONNECTION_TIMEOUT", "REDIS_HOST", "REDIS_PORT",
+    "REDIS_HOST", "REDIS_PORT",
     "REDIS_PASSWORD", "REDIS_MAXMEMORY", "CACHE_TTL_DATASOURCES", "CACHE_TTL_EXTRACTION_CONFIGS", "CACHE_TTL_EXTRACTION_STATS",
-    "RABBITMQ_HOST", "RABBITMQ_PORT", "RABBITMQ_USERNAME", "RABBITMQ_PASSWORD", "MANAGEMENT_ADDRESS", "MANAGEMENT_PORT", "JAVA_OPTS",
+    "RABBITMQ_HOST", "RABBITMQ_PORT", "RABBITMQ_USERNAME", "RABBITMQ_PASSWORD", "JAVA_OPTS",
 })  # fmt: skip
 """Settings that are promised and not read yet. A name leaves this list when `settings.GUIDE_NAMES` has it."""
 
-ANNOUNCED_ROUTES = frozenset({"/actuator/prometheus", "/swagger-ui.html"})
+ANNOUNCED_ROUTES = frozenset({"/swagger-ui.html"})
 """Routes that are promised and not served yet."""
 
 ANNOUNCED_VERBS = frozenset({"db", "doctor"})

@@ -1,4 +1,7 @@
-"""What routes ask for: the service, who asks, and whether they may."""
+"""What routes ask for: the service, who asks, and whether they may.
+
+What only looks at the request is async: anything else is called in a thread, which costs more than it does.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from jivs.operations import users
 from jivs.ports.secrets import Claims
 from jivs.ports.service import Service
 
-_bearer = HTTPBearer(auto_error=False, description="The access token that POST /auth/login gives.")
+bearer = HTTPBearer(auto_error=False, description="The access token that POST /auth/login gives.")
 
 
 class Model(BaseModel):
@@ -44,15 +47,20 @@ async def service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(service)]
 
 
-async def caller(given: ServiceDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+async def caller(
+    request: Request, given: ServiceDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> Caller:
     """Who asks; 401 if nobody knows."""
     if credentials is None:
         raise UnauthenticatedError(
             "Log in first: POST /api/v1/auth/login, and then send: Authorization: Bearer <accessToken>."
         )
     if given.embedded:  # quicker than handing it to a thread
-        return Caller(*users.authenticate(given, credentials.credentials))
-    return Caller(*await run_in_threadpool(users.authenticate, given, credentials.credentials))
+        who = Caller(*users.authenticate(given, credentials.credentials))
+    else:
+        who = Caller(*await run_in_threadpool(users.authenticate, given, credentials.credentials))
+    request.scope["jivs.user"] = who.user.username  # for the log
+    return who
 
 
 CallerDep = Annotated[Caller, Depends(caller)]

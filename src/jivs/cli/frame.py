@@ -45,20 +45,26 @@ def console() -> Console:
 
 def build_app() -> App:
     """The application, from the settings."""
-    from jivs import bootstrap, settings
+    from jivs import bootstrap
 
-    loaded = settings.load()
-    logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    return bootstrap.build(loaded)
+    return bootstrap.build(_settings())
 
 
 def build_service() -> tuple[Service, Settings]:
     """The application with users, and the settings."""
-    from jivs import bootstrap, settings
+    from jivs import bootstrap
+
+    loaded = _settings()
+    return bootstrap.build_service(loaded), loaded
+
+
+def _settings() -> Settings:
+    """The settings; log lines are written as they say."""
+    from jivs import logs, settings
 
     loaded = settings.load()
-    logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    return bootstrap.build_service(loaded), loaded
+    logs.setup(loaded.log_level, loaded.log_format)
+    return loaded
 
 
 def show_json(data: Any) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jivs import logs
 from jivs.archive import chain, runs
 from jivs.archive.schemas import SchemaFiles
 from jivs.domain.archive import Proof, TableState
@@ -104,7 +105,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
     named = bool(job.source_name)
     planning.require_source(link.manifest if link else None, opened.label, opened.address.shown, named=named)
     old = _unfinished(app, store, opened, job)
-    with closing(open_session(app, job, opened)) as session:
+    with closing(open_session(app, job, opened)) as session, app.metrics.source_pool(opened.label, session.connections):
         server = session.ping()
         listings = session.tables()
         chosen = choose(listings, job.selection)
@@ -119,7 +120,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
         run_id = old.plan.run_id if old else job.lease.run_id if job.lease else new_run_id(app.clock)
         if old is not None:
             planning.take_over(app, store, old)
-        with _beating(app, store, run_id):
+        with _beating(app, store, run_id), logs.run(run_id):
             job.gate.passed()
             if old is None:
                 planned = planning.plan_run(
@@ -197,6 +198,7 @@ def _run(
         progress.phase("publish")
         reading.require_lease()
         outcome = _finish(app, reading, opened, server, snapshot, notes, pause)
+        app.metrics.verification_failed(sum(result.verdict == "differs" for result in outcome.tables))
         if job.lease is None:
             state = RunState.COMPLETED if outcome.complete else RunState.INCOMPLETE
             app.catalog().transition(work.plan.run_id, epoch, state)

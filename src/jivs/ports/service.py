@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from jivs.domain.access import User
@@ -12,11 +12,15 @@ from jivs.ports.app import App
 from jivs.ports.cache import Cache
 from jivs.ports.clock import Clock
 from jivs.ports.extractions import Extractions
+from jivs.ports.metrics import Metrics
 from jivs.ports.queue import Queue
 from jivs.ports.registry import Registry
 from jivs.ports.secrets import Claims, Passwords, Tokens, Vault
 from jivs.ports.shelf import Shelf
 from jivs.ports.work import Work
+
+Check = Callable[[], Mapping[str, str | int]]
+"""Gives details of something that works; raises JivsError if it does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,9 @@ class Service:
 
     ``embedded``: the catalog is a file; reading a row of it takes microseconds and waits for nobody. ``sessions``: access
     tokens that were found good, with the stamp of the accounts at that time.
+
+    ``checks`` look at what the service depends on, by name. Without ``db``, the catalog, no request can be served; the
+    service goes on without the others.
     """
 
     app: App
@@ -43,4 +50,10 @@ class Service:
     access_seconds: int
     refresh_seconds: int
     embedded: bool
+    checks: Mapping[str, Check]
     sessions: dict[str, tuple[int, User, Claims]] = field(default_factory=dict, repr=False)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Those of the application."""
+        return self.app.metrics
