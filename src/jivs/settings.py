@@ -197,7 +197,7 @@ class Settings(BaseSettings):
         default=300_000, ge=1_000, le=604_800_000, description="How long Redis keeps figures of extractions, in ms."
     )
     rabbitmq_host: str = Field(
-        default="", description="RabbitMQ, which wakes idle workers of any machine; empty: those of this process only."
+        default="", description="RabbitMQ, which wakes idle workers of any machine; empty: those of `jivs serve` only."
     )
     rabbitmq_port: int = Field(default=5672, ge=1, le=65535, description="RabbitMQ's port.")
     rabbitmq_username: str = Field(default="jivs", description="RabbitMQ's user.")

@@ -15,7 +15,7 @@ from jivs.domain.source import Secret
 from jivs.ports.queue import Queue
 from jivs.testing.servers import PASSWORD, RabbitServer, wait_for
 
-AGAIN = 20.0
+AGAIN = 60.0
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def ring(bell: Queue, runs: int = 100) -> None:
     for number in range(runs):
         began = time.monotonic()
         bell.publish(f"r{number}")
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 1
 
 
 def hear(ear: Queue, run: str, seconds: float = AGAIN) -> None:
@@ -121,7 +121,7 @@ def test_closing_beside_a_frozen_broker_is_quick(broker: RabbitServer) -> None:
 def test_connections_that_are_cut(broker: RabbitServer, bell: RabbitQueue, ear: RabbitQueue) -> None:
     """The broker ends all connections while somebody waits; who waits hears the next ring all the same."""
     assert bell.healthy()
-    for number in range(3):
+    for number in range(2):
         with ThreadPoolExecutor(1) as pool:
             heard = pool.submit(ear.wait, AGAIN)
             time.sleep(0.3)

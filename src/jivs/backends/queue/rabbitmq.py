@@ -44,6 +44,7 @@ class _Line:
         self._closing = threading.Event()
         self._begun = threading.Lock()
         self._connection: Any = None
+        self._woken = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def wake(self) -> None:
@@ -51,7 +52,8 @@ class _Line:
         if self._begun.acquire(blocking=False):  # never given back: once
             self._thread.start()
         connection = self._connection
-        if connection is not None:
+        if connection is not None and not self._woken:
+            self._woken = True
             with suppress(AMQPError):  # it has just been lost; after the next one comes a turn anyway
                 connection.add_callback_threadsafe(lambda: None)
 
@@ -89,6 +91,7 @@ class _Line:
             self.tried.set()
             self._trouble.over()
             while True:
+                self._woken = False  # first: what comes during the turn needs another one
                 self._turn(channel)
                 if self._closing.is_set():
                     return
@@ -102,7 +105,8 @@ class _Line:
         self.up = False
         if self._closing.is_set():
             return
-        reason = type(error).__name__
+        code = getattr(error, "reply_code", "")
+        reason = f"{type(error).__name__} {code}".strip()
         if isinstance(error, ProbableAuthenticationError):
             reason = "it refuses the user: see RABBITMQ_USERNAME and RABBITMQ_PASSWORD"
         elif isinstance(error, (ChannelClosedByBroker, NackError, UnroutableError)):
@@ -133,6 +137,7 @@ class RabbitQueue:
         self._outgoing: deque[str] = deque(maxlen=_MOST)
         self._heard: deque[str] = deque()
         self._waiting = 0
+        self._refused = False
         self._closed = False
         # two: the broker holds back a connection that publishes when it is short of memory, and nobody should be deaf then
         self._speaking = _Line("rabbitmq-publish", parameters, trouble, self._deliver)
@@ -146,14 +151,12 @@ class RabbitQueue:
         with self._changed:
             self._waiting += 1
         self._hearing.wake()
-        try:
-            with self._changed:
+        with self._changed:
+            try:
                 self._changed.wait_for(lambda: self._heard or self._closed, seconds)
                 return self._heard.popleft() if self._heard else None
-        finally:
-            with self._changed:
+            finally:
                 self._waiting -= 1
-            self._hearing.wake()
 
     def healthy(self) -> bool:
         if not self._speaking.tried.is_set():
@@ -180,9 +183,10 @@ class RabbitQueue:
     def _attend(self, channel: Any) -> None:
         if self._waiting and not channel.consumer_tags:
             channel.basic_consume(QUEUE, self._hear)
-        elif not self._waiting:
+        elif self._refused and not self._waiting:
             for tag in channel.consumer_tags:
                 channel.basic_cancel(tag)
+        self._refused = False
 
     def _hear(self, channel: Any, method: Any, _: Any, body: bytes) -> None:
         with self._changed:
@@ -192,3 +196,4 @@ class RabbitQueue:
                 self._changed.notify()
             else:
                 channel.basic_nack(method.delivery_tag, requeue=True)
+                self._refused = True  # not before: who waits again and again need not register each time
