@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 import os
 import socket
+import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jivs import connectors
+from jivs.backends.children import ChildProcesses
 from jivs.backends.clock import SystemClock
 from jivs.backends.store.local import LocalShelf, LocalStore
 from jivs.domain.guard import Guard
@@ -22,6 +24,7 @@ from jivs.errors import DriverMissingError, SettingsError, UsageError
 from jivs.ports.app import App
 from jivs.ports.cache import STALE_SECONDS, Cache, CacheName
 from jivs.ports.catalog import Catalog
+from jivs.ports.children import Children
 from jivs.ports.queue import Queue
 from jivs.ports.service import Service
 from jivs.ports.shelf import Shelf
@@ -109,6 +112,8 @@ def build_service(settings: Settings, *, hears: int = -1, rings: int = -1) -> Se
         guard=_guard(settings),
         cache=_cache(settings, signing),
         queue=_queue(settings, hears, rings),
+        queries=_queries(settings),
+        verifications=_verifications(settings),
         passwords=Argon2id(),
         tokens=JwtTokens(signing),
         vault=AesGcmVault(sealing),
@@ -147,6 +152,34 @@ def _once(make: Callable[[], _Made]) -> Callable[[], _Made]:
 
 def _shelf(settings: Settings) -> Shelf:
     return LocalShelf(Path(settings.storage_local_path or settings.catalog_path.with_name("archives")).absolute())
+
+
+def _queries(settings: Settings) -> Children:
+    """Processes that know no secret: of the environment they get what Python itself needs to start."""
+    limits = settings.query
+    inherited = {name: value for name in ("LD_LIBRARY_PATH", "PYTHONHOME") if (value := variable(name))}
+    return ChildProcesses(
+        "jivs.api.query_child",
+        what="query",
+        otherwise="ask for less, or use jivs query, which has no limits.",
+        seconds=limits.seconds,
+        concurrent=limits.concurrent,
+        fixed={"memory": limits.memory, "rows": limits.rows},
+        environment={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
+def _verifications(settings: Settings) -> Children:
+    limits = settings.verification
+    return ChildProcesses(
+        "jivs.api.verify_child",
+        what="verification",
+        otherwise="use jivs verify, which has no limits.",
+        seconds=limits.seconds,
+        concurrent=limits.concurrent,
+        fixed={},
+        environment=None,
+    )
 
 
 def _cache(settings: Settings, signing: Secret) -> Cache:

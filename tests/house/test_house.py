@@ -148,7 +148,7 @@ def test_licences_of_dependencies_are_known() -> None:
     licences = {
         "alembic": "MIT", "duckdb": "MIT", "pyarrow": "Apache-2.0", "pydantic": "MIT", "pydantic-settings": "MIT", "rich": "MIT",
         "sqlalchemy": "MIT", "typer": "MIT", "psycopg": "LGPL-3.0", "PyMySQL": "MIT", "cryptography": "Apache-2.0",
-        "argon2-cffi": "MIT", "fastapi": "MIT", "joserfc": "BSD-3-Clause", "uvicorn": "BSD-3-Clause",
+        "argon2-cffi": "MIT", "fastapi": "MIT", "fsspec": "BSD-3-Clause", "joserfc": "BSD-3-Clause", "uvicorn": "BSD-3-Clause",
         "sqlglot": "MIT", "httptools": "MIT", "uvloop": "MIT",
         "redis": "MIT", "pika": "BSD-3-Clause",
     }  # fmt: skip

@@ -17,7 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from jivs.domain.registry import require_archive_name
+from jivs.domain.registry import is_archive_name, require_archive_name
 from jivs.errors import AlreadyExistsError, FatalError, StoreError, UsageError
 from jivs.ports.store import Entry
 
@@ -291,4 +291,4 @@ class LocalShelf:
         return str(self._root / require_archive_name(name))
 
     def names(self) -> list[str]:
-        return sorted(path.parent.name for path in self._root.glob("*/manifests"))
+        return sorted(path.parent.name for path in self._root.glob("*/manifests") if is_archive_name(path.parent.name))
