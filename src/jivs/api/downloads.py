@@ -48,8 +48,10 @@ class Stream(Response):
             if not block or await request.is_disconnected():
                 break
             left -= len(block)
-            with anyio.fail_after(_PATIENCE):
+            with anyio.move_on_after(_PATIENCE) as patience:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
+            if patience.cancelled_caught:
+                break
         else:
             await send({"type": "http.response.body", "body": b""})
 

@@ -51,7 +51,10 @@ class _Reader:
 
 
 class ArchiveFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
-    """A file system of some files below a folder, for reading. Source: fsspec, "Developing with fsspec"."""
+    """A file system of some files below a folder, for reading. ``missing``: the first of them that was not there.
+
+    Source: fsspec, "Developing with fsspec".
+    """
 
     protocol = SCHEME
     cachable = False
@@ -59,12 +62,18 @@ class ArchiveFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
     def __init__(self, root: str, paths: Iterable[str]) -> None:
         super().__init__()
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        self.missing = ""
         self._paths = {path for path in paths if path.startswith("data/") and ".." not in path.split("/")}
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> _Reader:
         if mode != "rb":
             raise PermissionError("An archive is never changed by a query.")
-        return _Reader(os.open(self._known(path), os.O_RDONLY, dir_fd=self._root))
+        known = self._known(path)
+        try:
+            return _Reader(os.open(known, os.O_RDONLY, dir_fd=self._root))
+        except FileNotFoundError:
+            self.missing = self.missing or known
+            raise
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         return {"name": path, "size": os.stat(self._known(path), dir_fd=self._root).st_size, "type": "file"}

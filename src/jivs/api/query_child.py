@@ -19,7 +19,7 @@ from jivs.api import cage
 from jivs.api.files import ArchiveFiles, place
 from jivs.api.rows import LARGEST, Form, Rows
 from jivs.archive import sql
-from jivs.errors import JivsError, OverLimitError, UsageError
+from jivs.errors import DamagedError, JivsError, OverLimitError, StoreError, UsageError
 
 _THREADS = 2
 _OWN = 130 << 20
@@ -32,6 +32,9 @@ _ARROW = (sql.VALUES - {"hugeint", "uhugeint"}) | {
 """Types that Arrow has. Its decimals are shorter than DuckDB's largest integers."""
 
 _LONGEST = 2_000
+_TRACED = "Traceback"
+"""An error of Python's that came through the engine tells where the code lies."""
+
 _BATCH = 256
 
 
@@ -46,6 +49,8 @@ def main() -> int:
         said = {"error": [type(error).__name__, error.message]}
     except (MemoryError, duckdb.OutOfMemoryException):
         said = {"error": [OverLimitError.__name__, _too_large(job)]}
+    except OSError as error:
+        said = {"error": [StoreError.__name__, f"The query cannot be run on this machine: {error.strerror}. Try again."]}
     json.dump(said, sys.stdout)
     return 0
 
@@ -85,8 +90,10 @@ def _run(job: dict[str, Any], out: BinaryIO, began: float) -> dict[str, Any]:
             "The query reads the tables of this archive and nothing else: no other file, folder or place."
         ) from None
     except duckdb.Error as error:
+        if files.missing:
+            raise DamagedError(f"{files.missing} is missing: verify the archive.") from None
         said = sql.first_line(error).replace(place(""), "")
-        raise UsageError(f"The query failed: {said[:_LONGEST]}") from None
+        raise UsageError(f"The query failed: {'it broke off' if _TRACED in said else said[:_LONGEST]}") from None
 
 
 def _give(engine: duckdb.DuckDBPyConnection, job: dict[str, Any], form: Form, out: BinaryIO, began: float) -> dict[str, Any]:
