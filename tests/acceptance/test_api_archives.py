@@ -34,6 +34,7 @@ from jivs.testing.service import ServiceProcess
 PASSWORD = "seven brown foxes dig"
 CANARY = "c4n4ry"
 SECONDS = 30
+ODD = '"Größe [1] %2e *?\'; ""x"""'
 
 
 def extract(url: str, archive: Path, *more: str) -> None:
@@ -75,6 +76,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extract(f"sqlite:///{sales}", shelf / "sales")
     with sqlite3.connect(folder / "other.db") as connection:
         connection.execute("create table hidden as select ? as word", (CANARY,))
+        connection.execute(f"create table {ODD} as select 7 as a")
     extract(f"sqlite:///{folder / 'other.db'}", shelf / "other")
     with sqlite3.connect(folder / "large.db") as connection:
         connection.execute("create table noise (id integer primary key, bytes blob)")
@@ -130,18 +132,23 @@ def children(process: int) -> list[int]:
     return found
 
 
+def limit(process: int, name: str) -> str:
+    limits = Path(f"/proc/{process}/limits").read_text().splitlines()
+    return next(line for line in limits if line.startswith(name)).removeprefix(name).split()[0]
+
+
 def memory(process: int) -> int:
     status = Path(f"/proc/{process}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) << 10
 
 
 def open_files(process: int) -> list[str]:
-    """All but those of the catalog, of which there are as many as threads have asked it something."""
+    """All but connections and those of the catalog, of which there are as many as were needed at once."""
     found = []
     for entry in Path(f"/proc/{process}/fd").iterdir():
         with suppress(FileNotFoundError):
             found.append(str(entry.readlink()))
-    return sorted(path for path in found if "catalog.db" not in path)
+    return sorted(path for path in found if "catalog.db" not in path and not path.startswith("socket:"))
 
 
 def until(true: Callable[[], bool], seconds: float = 10) -> None:
@@ -340,6 +347,14 @@ def test_a_query_gives_rows(admin: httpx.Client) -> None:
     assert ask(admin, "select 1", "nowhere").status_code == 404
 
 
+def test_a_table_with_an_odd_name_is_a_table(admin: httpx.Client) -> None:
+    assert rows(admin, f"select a from {ODD}", "other") == [[7]]
+    path = next(
+        file["path"] for file in admin.get("/archives/other/files").json()["items"] if "%c3%b6" in file["path"].lower()
+    )
+    assert admin.get(f"/archives/other/files/{quote(path)}").status_code == 200
+
+
 EXACT = [
     ("9007199254740991", 2**53 - 1), ("9007199254740992", str(2**53)), ("-9007199254740993::bigint", str(-(2**53) - 1)),
     ("18446744073709551615::ubigint", str(2**64 - 1)), ("(2::hugeint ** 0)::hugeint", 1),
@@ -422,7 +437,7 @@ REFUSED = [
     "from read_csv('s3://bucket/x')", "from read_csv('/dev/stdin')", "copy orders to '{canary}.out'", "copy (select 1) to '/dev/stdout'",
     "attach '{canary}.txt' as x", "attach 'postgres:dbname=x' as x (type postgres)", "detach memory", "install httpfs", "load httpfs", "force install httpfs",
     "update extensions", "set enable_external_access = true", "set lock_configuration = false", "set threads = 100", "set memory_limit = '100GB'", "reset all",
-    "pragma database_list", "pragma enable_logging", "call enable_logging()", "from enable_logging(storage = 'file', storage_path = '{canary}.log')", "from enable_profiling()",
+    "pragma database_list", "pragma enable_logging", "call enable_logging()", "from enable_logging(storage = 'file', storage_path = '{canary}.log')",
     "export database '{canary}'", "import database '{canary}'", "create table x as select 1", "create view x as select 1", "create macro f(x) as x",
     "create secret (type s3)", "create persistent secret x (type s3)", "drop view orders", "insert into orders values (1)", "delete from orders", "update orders set id = 1",
     "alter view orders rename to x", "select 1; select 2", "select 1; copy orders to '{canary}.out'", "begin", "vacuum", "checkpoint", "prepare x as select 1",
@@ -438,7 +453,7 @@ REFUSED = [
     "describe from '{canary}.csv'", "from create_external_resource('x')",
 ]  # fmt: skip
 HARMLESS = [
-    "from which_secret('{canary}', 's3')", "from duckdb_secrets()", "from pg_settings", "show allowed_paths", "show all", "show variables", "from duckdb_external_file_cache()",
+    "from which_secret('{canary}', 's3')", "from duckdb_secrets()", "from enable_profiling()", "from pg_settings", "show allowed_paths", "show all", "show variables", "from duckdb_external_file_cache()",
     "from duckdb_settings()", "select * from duckdb_settings() where name in ('allowed_paths', 'secret_directory', 'home_directory', 'temp_directory')",
     "from duckdb_views()", "from duckdb_databases()", "select sql from sqlite_master", "from duckdb_functions()", "from information_schema.tables", "show all tables",
     "select current_setting('allowed_paths')", "select current_setting('temp_directory')", "from duckdb_logs()", "from pragma_database_size()", "describe orders",
@@ -563,13 +578,13 @@ def test_a_query_whose_process_dies_harms_nobody(admin: httpx.Client, service: S
     assert rows(admin, "select 1") == [[1]]
 
 
-def test_the_process_of_a_query_knows_no_secret_and_outlives_nobody(admin: httpx.Client, service: ServiceProcess) -> None:
+def test_the_process_of_a_query_knows_no_secret_and_has_its_limits(admin: httpx.Client, service: ServiceProcess) -> None:
     process = api_process(service)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(ask, admin, BOMBS[0])
         until(lambda: bool(children(process)))
         child = children(process)[0]
-        until(lambda: str(256 << 20) in Path(f"/proc/{child}/limits").read_text())
+        until(lambda: limit(child, "Max file size") != "unlimited")
         environment = Path(f"/proc/{child}/environ").read_bytes()
         assert CANARY.encode() not in environment
         assert {one.split(b"=")[0] for one in environment.split(b"\0") if one} <= {
@@ -578,9 +593,10 @@ def test_the_process_of_a_query_knows_no_secret_and_outlives_nobody(admin: httpx
             b"PYTHONHOME",
             b"LC_CTYPE",
         }
-        limits = Path(f"/proc/{child}/limits").read_text()
-        assert str(256 << 20) in next(line for line in limits.splitlines() if "data size" in line)
-        assert " 0 " in next(line for line in limits.splitlines() if "core file size" in line)
+        assert limit(child, "Max data size") == str(256 << 20)
+        assert limit(child, "Max core file size") == "0"
+        assert int(limit(child, "Max cpu time")) <= 2 * SECONDS + 1
+        assert int(limit(child, "Max file size")) <= 64 << 20
         os.kill(child, signal.SIGKILL)
         running.result()
     assert not Path(f"/proc/{child}").exists()

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import duckdb
 
@@ -42,6 +42,7 @@ def main() -> int:
     """Run the job; what is to be said of it, errors included, goes to standard output."""
     began = time.monotonic()
     job = json.load(sys.stdin.buffer)
+    answer = _own_output()
     try:
         with os.fdopen(int(sys.argv[1]), "wb") as out:
             said = _run(job, out, began)
@@ -51,8 +52,18 @@ def main() -> int:
         said = {"error": [OverLimitError.__name__, _too_large(job)]}
     except OSError as error:
         said = {"error": [StoreError.__name__, f"The query cannot be run on this machine: {error.strerror}. Try again."]}
-    json.dump(said, sys.stdout)
+    with answer:
+        json.dump(said, answer)
     return 0
+
+
+def _own_output() -> TextIO:
+    """Standard output, for the answer alone: whatever else is printed goes nowhere."""
+    own = os.fdopen(os.dup(1), "w")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return own
 
 
 def _too_large(job: dict[str, Any]) -> str:

@@ -104,11 +104,11 @@ def connect(
         engine.execute(f"create or replace view {_quote(view.schema)}.{_quote(view.name)} as {_rows(view, paths)}")
     engine.execute(f"set allowed_paths = [{', '.join(map(_literal, sorted(files)))}]")
     for setting in (
-        *(["disabled_filesystems = 'LocalFileSystem'"] if only is not None else []),
         "enable_external_access = false",
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
         "secret_directory = ''",  # it would tell the home folder
+        *(["disabled_filesystems = 'LocalFileSystem'"] if only is not None else []),
         "lock_configuration = true",
     ):
         engine.execute(f"set {setting}")
@@ -117,7 +117,7 @@ def connect(
 
 def _rows(view: View, paths: list[str]) -> str:
     if not view.files:
-        return f"select unnest(range({view.rows})) as row"
+        return f"select range as row from range({view.rows})"
     return (
         f"select * from read_parquet([{', '.join(map(_literal, paths))}], union_by_name = true, hive_partitioning = false)"
     )

@@ -164,6 +164,8 @@ def _opened(service: Service, name: str) -> Iterator[Store]:
     store = service.app.store(service.shelf.address(name))
     try:
         yield store
+    except FileNotFoundError as error:
+        raise DamagedError(f"A file of {name} is not there: verify the archive.", detail=repr(error)) from None
     except JivsError as error:
         error.message = error.message.replace(store.address, name)
         error.args = (error.message,)
