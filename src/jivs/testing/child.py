@@ -7,6 +7,8 @@ import os
 import sys
 import time
 
+from jivs.settings import variable
+
 
 def main() -> int:
     """Obey."""
@@ -17,7 +19,7 @@ def main() -> int:
     time.sleep(job.get("sleep", 0))
     if "signal" in job:
         os.kill(os.getpid(), job["signal"])
-    sys.stdout.write(job.get("say") or json.dumps({"job": job, "environment": dict(os.environ)}))
+    sys.stdout.write(job.get("say") or json.dumps({"job": job, "variable": variable(job.get("variable", ""))}))
     return int(job.get("exit", 0))
 
 
