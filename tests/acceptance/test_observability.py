@@ -281,6 +281,8 @@ def test_off_loopback_it_is_for_admins(address: str) -> None:
             for path in ("threaddump", "pools", "memory", "loggers", "loggers/ROOT"):
                 codes = [(await client.get(f"/actuator/{path}", headers=given)).status_code for given in ({}, *bearers)]
                 assert codes == [401, 403, 200]
+            for path in ("prometheus", "health/liveness", "health/readiness", "info"):  # for Prometheus and Kubernetes
+                assert (await client.get(f"/actuator/{path}")).status_code == 200
             body = {"configuredLevel": "DEBUG"}
             codes = [(await client.put("/actuator/loggers/jivs", json=body, headers=given)).status_code for given in bearers]
             assert codes == [403, 204]
