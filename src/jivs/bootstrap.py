@@ -23,7 +23,8 @@ from jivs.ports.catalog import Catalog
 from jivs.ports.service import Service
 from jivs.ports.shelf import Shelf
 from jivs.ports.store import Store
-from jivs.settings import Settings, variable
+from jivs.ports.upkeep import Upkeep
+from jivs.settings import Settings, environment, variable
 
 if TYPE_CHECKING:
     from jivs.backends.catalog.engine import Engine
@@ -108,6 +109,22 @@ def build_service(settings: Settings) -> Service:
         access_seconds=settings.jwt_expiration // 1000,
         refresh_seconds=settings.refresh_expiration // 1000,
     )
+
+
+def build_upkeep(settings: Settings) -> Upkeep:
+    """The catalog's database as a whole. Nothing is opened or made yet."""
+    address = _catalog_address(settings)
+    if address.scheme == "sqlite":
+        from jivs.backends.catalog.sqlite_upkeep import SqliteUpkeep
+
+        return SqliteUpkeep(address)
+    try:
+        from jivs.backends.catalog.postgresql_upkeep import PostgresUpkeep
+    except ImportError as error:
+        raise DriverMissingError(
+            f"DATABASE_URL needs a package that is not installed ({error.name}): pip install 'jivs[postgresql]'"
+        ) from None
+    return PostgresUpkeep(address, environment)
 
 
 def _engine(settings: Settings) -> Callable[[], Engine]:

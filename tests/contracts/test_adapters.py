@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -16,8 +18,10 @@ from jivs import connectors
 from jivs.backends.catalog.accounts import SqlAccounts
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.extractions import SqlExtractions
+from jivs.backends.catalog.postgresql_upkeep import PostgresUpkeep
 from jivs.backends.catalog.registry import SqlRegistry
 from jivs.backends.catalog.sql import SqlCatalog
+from jivs.backends.catalog.sqlite_upkeep import SqliteUpkeep
 from jivs.backends.catalog.work import SqlWork
 from jivs.backends.store.local import LocalStore
 from jivs.domain.source import Address, Limits
@@ -28,11 +32,14 @@ from jivs.ports.connector import Request, Session
 from jivs.ports.extractions import Extractions
 from jivs.ports.registry import Registry
 from jivs.ports.store import Store
+from jivs.ports.upkeep import Upkeep
 from jivs.ports.work import Work
+from jivs.settings import environment
 from jivs.testing.accounts import AccountsSuite
 from jivs.testing.clock import FakeClock
 from jivs.testing.servers import MariaServer, PostgresServer
 from jivs.testing.suites import CatalogSuite, ConnectorSuite, StoreSuite
+from jivs.testing.upkeep import Opened, UpkeepSuite
 from jivs.testing.work import WorkSuite
 from jivs.transfer.throttle import Throttle
 
@@ -75,6 +82,48 @@ class TestPostgreSQLAccounts(AccountsSuite):
         engine = Engine(Address.parse(pg, lambda _: None))
         yield SqlAccounts(engine, clock)
         engine.close()
+
+
+class _Upkeep(UpkeepSuite):
+    @pytest.fixture
+    def opened(self, address: Address, clock: FakeClock) -> Opened:
+        @contextmanager
+        def use() -> Iterator[Accounts]:
+            engine = Engine(address)
+            yield SqlAccounts(engine, clock)
+            engine.close()
+
+        return use
+
+    @pytest.fixture
+    def upkeep(self, address: Address) -> Upkeep:
+        return made_upkeep(address)
+
+
+def made_upkeep(address: Address) -> Upkeep:
+    if address.scheme == "sqlite":
+        return SqliteUpkeep(address)
+    return PostgresUpkeep(address, environment)
+
+
+class TestSqliteUpkeep(_Upkeep):
+    @pytest.fixture
+    def address(self, tmp_path: Path) -> Address:
+        return Address(scheme="sqlite", database=str(tmp_path / "catalog.db"))
+
+    @pytest.fixture
+    def empty(self, tmp_path: Path) -> Upkeep:
+        return SqliteUpkeep(Address(scheme="sqlite", database=str(tmp_path / "new" / "other.db")))
+
+
+class TestPostgreSQLUpkeep(_Upkeep):
+    @pytest.fixture
+    def address(self, pg: str) -> Address:
+        return Address.parse(pg, lambda _: None)
+
+    @pytest.fixture
+    def empty(self, postgres: PostgresServer) -> Upkeep:
+        return made_upkeep(Address.parse(postgres.create(f"u{secrets.token_hex(4)}"), lambda _: None))
 
 
 class _Work(WorkSuite):
@@ -189,7 +238,7 @@ class TestParquet(_Files):
         pq.write_table(table, folder / "sample.parquet")
 
 
-del ConnectorSuite, StoreSuite, CatalogSuite, _Files  # or pytest would run the suites without an adapter
+del ConnectorSuite, StoreSuite, CatalogSuite, UpkeepSuite, _Files, _Upkeep  # or pytest would run the suites without an adapter
 
 
 def test_servers_do_not_run_as_root(postgres: PostgresServer, maria: MariaServer) -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from jivs.operations.job import Gate
     from jivs.ports.app import App
+    from jivs.ports.clock import Clock
     from jivs.ports.service import Service
+    from jivs.ports.upkeep import Upkeep
     from jivs.settings import Settings
 
 
@@ -43,22 +45,36 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=True, markup=False)
 
 
-def build_app() -> App:
-    """The application, from the settings."""
-    from jivs import bootstrap, settings
+def load_settings() -> Settings:
+    """The settings; log lines are written as they say."""
+    from jivs import settings
 
     loaded = settings.load()
     logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    return bootstrap.build(loaded)
+    return loaded
+
+
+def build_app() -> App:
+    """The application, from the settings."""
+    from jivs import bootstrap
+
+    return bootstrap.build(load_settings())
 
 
 def build_service() -> tuple[Service, Settings]:
     """The application with users, and the settings."""
-    from jivs import bootstrap, settings
+    from jivs import bootstrap
 
-    loaded = settings.load()
-    logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    loaded = load_settings()
     return bootstrap.build_service(loaded), loaded
+
+
+def build_upkeep() -> tuple[Upkeep, Clock]:
+    """The catalog's database as a whole, and the clock."""
+    from jivs import bootstrap
+
+    loaded = load_settings()
+    return bootstrap.build_upkeep(loaded), bootstrap.build(loaded).clock
 
 
 def show_json(data: Any) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ _BUSY_MS = 30_000
 _MIGRATING = 0x6A697673
 """The advisory lock of whoever migrates."""
 
+APPLICATION = "jivs catalog"
+"""What PostgreSQL calls our connections."""
+
 
 class Engine:
     """Short transactions, each on a connection of the pool. Raises UnreachableError where the database does not answer."""
@@ -30,7 +34,7 @@ class Engine:
         self._threads = threading.local()
         with self._clear_errors("cannot be used"):
             if self._sqlite:
-                Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+                _make_file(Path(address.database))
             url = f"sqlite:///{address.database}" if self._sqlite else _postgresql_url(address)
             self._engine = sa.create_engine(
                 url, poolclass=sa.pool.QueuePool, pool_size=pool, max_overflow=12, pool_pre_ping=not self._sqlite
@@ -145,8 +149,15 @@ def _postgresql_url(address: Address) -> sa.URL:
         host=address.host or None,
         port=address.port,
         database=address.database or None,
-        query=address.options,
+        query={"fallback_application_name": APPLICATION, **address.options},
     )
+
+
+def _make_file(path: Path) -> None:
+    """The catalog's file, if it is not there: it has hashes of passwords, so only its owner reads it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _prepare(connection: Any, _record: Any) -> None:
