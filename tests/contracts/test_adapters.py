@@ -238,7 +238,14 @@ class TestParquet(_Files):
         pq.write_table(table, folder / "sample.parquet")
 
 
-del ConnectorSuite, StoreSuite, CatalogSuite, UpkeepSuite, _Files, _Upkeep  # or pytest would run the suites without an adapter
+del (
+    ConnectorSuite,
+    StoreSuite,
+    CatalogSuite,
+    UpkeepSuite,
+    _Files,
+    _Upkeep,
+)  # or pytest would run the suites without an adapter
 
 
 def test_servers_do_not_run_as_root(postgres: PostgresServer, maria: MariaServer) -> None:

@@ -35,8 +35,8 @@ def names(accounts: Accounts) -> list[str]:
 
 
 class UpkeepSuite:
-    """Subclasses give the fixtures ``upkeep``, of a database without a catalog, and ``opened``, which uses that catalog for the
-    duration of a block.
+    """Subclasses give the fixtures ``upkeep``, of a database without a catalog, and ``opened``, which uses that catalog as
+    long as a block lasts, and ``empty``, of another database without one.
     """
 
     @pytest.fixture
