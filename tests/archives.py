@@ -15,6 +15,7 @@ from jivs import bootstrap
 from jivs.domain.finding import Verdict
 from jivs.domain.source import Limits
 from jivs.operations.verify import VerifyJob, verify
+from jivs.ports.store import Store
 from jivs.settings import Settings
 
 TOOL = Path(__file__).parent.parent / "tools" / "verify_archive.py"
@@ -44,7 +45,7 @@ def quarantine(archive: Path, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def verdict(archive: Path, level: str = "full", *, source: str = "", expect: str = "") -> Verdict:
+def verdict(archive: Path | str, level: str = "full", *, source: str = "", expect: str = "") -> Verdict:
     """What ``jivs verify`` says."""
     job = VerifyJob(archive=str(archive), level=level, limits=Limits(), source=source, expect=expect)
     return verify(bootstrap.build(Settings()), job)
@@ -54,6 +55,15 @@ def independent(archive: Path, level: str = "full", *, expect: str = "") -> int:
     """The exit code of the verifier that shares no code with JiVS."""
     command = [sys.executable, str(TOOL), str(archive), "--level", level, *(["--expect", expect] if expect else [])]
     return subprocess.run(command, capture_output=True, check=False).returncode
+
+
+def copy(store: Store, folder: Path) -> Path:
+    """All files of a store as files of a folder."""
+    for entry in store.list():
+        target = folder / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(store.read(entry.path))
+    return folder
 
 
 def strays(archive: Path) -> set[str]:

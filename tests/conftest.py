@@ -17,7 +17,7 @@ from jivs.operations.extract import extract
 from jivs.operations.job import ExtractJob, Outcome, Progress
 from jivs.ports.app import App
 from jivs.settings import Settings
-from jivs.testing.servers import MariaServer, PostgresServer
+from jivs.testing.servers import MariaServer, PostgresServer, RabbitServer, RedisServer, S3Server
 
 _numbers = itertools.count(1)
 
@@ -35,6 +35,34 @@ def postgres() -> Iterator[PostgresServer]:
 def maria() -> Iterator[MariaServer]:
     with MariaServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> Iterator[RabbitServer]:
+    with RabbitServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def objects() -> Iterator[S3Server]:
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(objects: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a new bucket; the settings for its object store are in the environment."""
+    for name, value in objects.settings.items():
+        monkeypatch.setenv(name, value)
+    made = f"bucket-{next(_numbers)}"
+    objects.client().create_bucket(Bucket=made)
+    return made
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ compgen -G '/usr/share/postgresql/*/extension/hstore.control' > /dev/null || pac
 [ -x /usr/bin/redis-server ] || packages+=(redis-server)
 command -v promtool > /dev/null || packages+=(prometheus)
 command -v docker-compose > /dev/null || packages+=(docker-compose)
+[ -x /usr/sbin/rabbitmq-server ] || packages+=(rabbitmq-server)
 command -v openssl > /dev/null || packages+=(openssl)
 command -v cc > /dev/null || packages+=(gcc libc6-dev)
 [ "${1:-}" != soak ] || command -v clang > /dev/null || packages+=(clang)

@@ -2,52 +2,71 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
+import shutil
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jivs import connectors
 from jivs.backends.clock import SystemClock
 from jivs.backends.store.local import LocalShelf, LocalStore
+from jivs.backends.store.s3 import S3Place, S3Shelf, S3Store
+from jivs.backends.store.s3_access import S3Access
 from jivs.domain.guard import Guard
 from jivs.domain.source import Address, Limits, Secret
-from jivs.errors import DriverMissingError, SettingsError, UsageError
+from jivs.errors import DriverMissingError, SettingsError, StoreError, UnreachableError, UsageError
 from jivs.ports.app import App
+from jivs.ports.cache import STALE_SECONDS, Cache, CacheName
 from jivs.ports.catalog import Catalog
-from jivs.ports.service import Service
+from jivs.ports.metrics import Metrics, NoMetrics
+from jivs.ports.queue import Queue
+from jivs.ports.service import Check, Service
 from jivs.ports.shelf import Shelf
 from jivs.ports.store import Store
+from jivs.ports.tracing import NoTracing, Tracing
 from jivs.ports.upkeep import Upkeep
-from jivs.settings import Settings, environment, variable
+from jivs.settings import Settings, environment, metrics_folder, variable
 
 if TYPE_CHECKING:
     from jivs.backends.catalog.engine import Engine
+    from jivs.backends.metrics.folder import MetricsFolder
+
+_SMALLEST_SPACE = 64 << 20
+_FOR_HEALTH = 2
+"""Connections to the catalog that a process needs which only tells whether all is well."""
 
 _Made = TypeVar("_Made")
 
 
-def build(settings: Settings, engine: Callable[[], Engine] | None = None) -> App:
-    """The application for these settings. Nothing is connected, opened or created yet. ``engine``: the catalog's database,
-    where others share it.
+def build(settings: Settings, *, process: str = "") -> App:
+    """The application for these settings. Nothing is connected, opened or created yet.
+
+    ``process``: what this process is in the service, ``api`` or ``worker``; others, commands for example, are not measured.
     """
+    metrics = _metrics(settings, process)
+    return _build(settings, process, metrics, _engine(settings, process, metrics))
+
+
+def _build(settings: Settings, process: str, metrics: Metrics, engine: Callable[[], Engine]) -> App:
     clock = SystemClock()
-    shared = engine or _engine(settings)
 
     def catalog() -> Catalog:
         from jivs.backends.catalog.sql import SqlCatalog
 
-        return SqlCatalog(shared(), clock)
+        return SqlCatalog(engine(), clock)
 
     extraction = settings.extraction
     return App(
         catalog=catalog,
-        store=_store,
+        store=_opener(settings),
         connector=connectors.find,
         address=lambda url: Address.parse(url, variable),
         limits=Limits(
@@ -61,11 +80,17 @@ def build(settings: Settings, engine: Callable[[], Engine] | None = None) -> App
         clock=clock,
         owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
         gone=_gone,
+        metrics=metrics,
+        tracing=_tracing(settings, process),
     )
 
 
-def build_service(settings: Settings) -> Service:
-    """The application with users. Raises SettingsError for secrets that are missing or too weak."""
+def build_service(settings: Settings, *, process: str = "", hears: int = -1, rings: int = -1) -> Service:
+    """The application with users. ``process``: as for ``build``. ``hears`` and ``rings``: ends of a pipe that a parent made
+    as a doorbell.
+
+    Raises SettingsError for secrets that are missing or too weak.
+    """
     try:
         from jivs.backends.catalog.accounts import SqlAccounts
         from jivs.backends.catalog.extractions import SqlExtractions
@@ -76,9 +101,7 @@ def build_service(settings: Settings) -> Service:
         from jivs.backends.secrets.jwt import JwtTokens
         from jivs.backends.secrets.keyfile import KeyFile
     except ImportError as error:
-        raise DriverMissingError(
-            f"The service needs a package that is not installed ({error.name}): pip install 'jivs[service]'"
-        ) from None
+        raise _missing(error, "service") from None
     address = _catalog_address(settings)
     signing = Secret(settings.jwt_secret.get_secret_value())
     sealing = Secret(settings.encryption_key.get_secret_value())
@@ -91,9 +114,11 @@ def build_service(settings: Settings) -> Service:
         kept = KeyFile(Path(address.database).with_name("keys.json")).read()
         signing, sealing = signing or kept.signing, sealing or kept.sealing
     clock = SystemClock()
-
-    engine = _engine(settings)
-    app = build(settings, engine)
+    metrics = _metrics(settings, process)
+    engine = _engine(settings, process, metrics)
+    app = _build(settings, process, metrics, engine)
+    cache, queue = _cache(settings, signing), _queue(settings, hears, rings)
+    metrics.caches(cache.counts)
     return Service(
         app=app,
         accounts=_once(lambda: SqlAccounts(engine(), clock)),
@@ -102,12 +127,16 @@ def build_service(settings: Settings) -> Service:
         work=_once(lambda: SqlWork(engine(), clock, connections=app.limits.connections, parallel=app.limits.parallel)),
         shelf=_shelf(settings),
         guard=_guard(settings),
+        cache=cache,
+        queue=queue,
         passwords=Argon2id(),
         tokens=JwtTokens(signing),
         vault=AesGcmVault(sealing),
         clock=clock,
         access_seconds=settings.jwt_expiration // 1000,
         refresh_seconds=settings.refresh_expiration // 1000,
+        embedded=address.scheme == "sqlite",
+        checks=_checks(settings, engine, cache, queue),
     )
 
 
@@ -127,13 +156,86 @@ def build_upkeep(settings: Settings) -> Upkeep:
     return PostgresUpkeep(address, environment)
 
 
-def _engine(settings: Settings) -> Callable[[], Engine]:
+def _checks(settings: Settings, engine: Callable[[], Engine], cache: Cache, queue: Queue) -> dict[str, Check]:
+    """How the service sees whether what it depends on is there."""
+    found: dict[str, Check] = {"db": lambda: engine().ping()}
+    if settings.storage_provider == "local":
+        found["diskSpace"] = lambda: _space(settings)
+    if settings.redis_host:
+        found["redis"] = lambda: _answers(cache.healthy(), f"Redis at {settings.redis_host}:{settings.redis_port}")
+    if settings.rabbitmq_host:
+        found["rabbit"] = lambda: _answers(queue.healthy(), f"RabbitMQ at {settings.rabbitmq_host}:{settings.rabbitmq_port}")
+    return found
+
+
+def _answers(well: bool, what: str) -> Mapping[str, str | int]:
+    if not well:
+        raise UnreachableError(f"{what} does not answer; the service goes on without it.")
+    return {"server": what}
+
+
+def new_metrics_folder() -> MetricsFolder:
+    """Where the processes of one service are measured as one."""
+    from jivs.backends.metrics.folder import MetricsFolder
+
+    return MetricsFolder()
+
+
+def _metrics(settings: Settings, process: str) -> Metrics:
+    if not process:
+        return NoMetrics()
+    try:
+        from jivs.backends.metrics.prometheus import PrometheusMetrics
+    except ImportError as error:
+        raise _missing(error, "service") from None
+    return PrometheusMetrics(
+        process,
+        folder=metrics_folder(),
+        batch_rows=settings.extraction.batch_size,
+        source_limit=settings.extraction.source_pool_max_size,
+    )
+
+
+def _tracing(settings: Settings, process: str) -> Tracing:
+    if not (process and settings.otel_exporter_otlp_endpoint):
+        return NoTracing()
+    try:
+        from jivs.backends.tracing.otlp import OtlpTracing
+    except ImportError as error:
+        raise _missing(error, "otel") from None
+    return OtlpTracing(settings.otel_exporter_otlp_endpoint, process)
+
+
+def _missing(error: ImportError, extra: str) -> DriverMissingError:
+    return DriverMissingError(
+        f"The service needs a package that is not installed ({error.name}): pip install 'jivs[{extra}]'"
+    )
+
+
+def _space(settings: Settings) -> Mapping[str, str | int]:
+    """How much room the archives have."""
+    root = _archives(settings)
+    there = next(path for path in (root, *root.parents) if path.is_dir())
+    found = shutil.disk_usage(there)
+    if found.free < _SMALLEST_SPACE:
+        raise StoreError(f"The disk of {root} has {found.free >> 20} MiB left: free some space.")
+    return {"path": str(root), "free": found.free, "total": found.total}
+
+
+def _engine(settings: Settings, process: str, metrics: Metrics) -> Callable[[], Engine]:
     """The catalog's database, opened when it is first asked for."""
 
     def opened() -> Engine:
-        from jivs.backends.catalog.engine import Engine
+        from jivs.backends.catalog.engine import Engine, PoolLimits
 
-        return Engine(_catalog_address(settings))
+        most, least = settings.hikari_maximum_pool_size, settings.hikari_minimum_idle
+        if process == "management":
+            most = min(most, _FOR_HEALTH)
+        ahead = (most if least < 0 else least) if process in {"api", "management"} else 0
+        limits = PoolLimits(maximum=most, minimum=ahead, seconds=settings.hikari_connection_timeout / 1000)
+        engine = Engine(_catalog_address(settings), limits)
+        metrics.catalog_pool(engine.use)
+        return engine
 
     return _once(opened)
 
@@ -153,8 +255,77 @@ def _once(make: Callable[[], _Made]) -> Callable[[], _Made]:
     return get
 
 
+def _archives(settings: Settings) -> Path:
+    return Path(settings.storage_local_path or settings.catalog_path.with_name("archives")).absolute()
+
+
 def _shelf(settings: Settings) -> Shelf:
-    return LocalShelf(Path(settings.storage_local_path or settings.catalog_path.with_name("archives")).absolute())
+    """Where the service keeps its archives. Raises SettingsError for settings that cannot work together."""
+    if settings.storage_provider == "local":
+        return LocalShelf(_archives(settings))
+    if not settings.aws_s3_bucket:
+        raise SettingsError("STORAGE_PROVIDER is s3, so AWS_S3_BUCKET has to name the bucket.")
+    try:
+        return S3Shelf(S3Place.parse(_access(settings), f"s3://{settings.aws_s3_bucket}/{settings.s3_prefix.strip('/')}"))
+    except UsageError:
+        raise SettingsError(
+            "AWS_S3_BUCKET and JIVS_S3_PREFIX: write the bucket's name alone, and the prefix as part/part."
+        ) from None
+
+
+def _access(settings: Settings) -> S3Access:
+    """The way into the object store. Raises SettingsError for settings that cannot work together."""
+    secret = Secret(settings.aws_secret_key.get_secret_value())
+    if bool(settings.aws_access_key) != bool(secret):
+        given, missing = ("AWS_SECRET_KEY", "AWS_ACCESS_KEY") if secret else ("AWS_ACCESS_KEY", "AWS_SECRET_KEY")
+        raise SettingsError(
+            f"{given} is set and {missing} is not: set both, or neither to use the credentials of the AWS tools."
+        )
+    return S3Access(
+        endpoint=settings.s3_endpoint.rstrip("/"),
+        region=settings.aws_region,
+        key=settings.aws_access_key,
+        secret=secret,
+    )
+
+
+def _cache(settings: Settings, signing: Secret) -> Cache:
+    """In this process, over Redis where it is set. Raises DriverMissingError."""
+    from jivs.backends.cache.memory import MemoryCache
+
+    seconds = {
+        CacheName.DATASOURCES: settings.cache_ttl_datasources / 1000,
+        CacheName.EXTRACTION_CONFIGS: settings.cache_ttl_extraction_configs / 1000,
+        CacheName.EXTRACTION_STATS: settings.cache_ttl_extraction_stats / 1000,
+    }
+    near = MemoryCache(SystemClock(), {name: min(kept, STALE_SECONDS) for name, kept in seconds.items()})
+    if not settings.redis_host:
+        return near  # as short as over Redis: other processes, the command line among them, change the same catalog
+    try:
+        from jivs.backends.cache.layered import LayeredCache
+        from jivs.backends.cache.redis import RedisCache
+    except ImportError:
+        raise DriverMissingError("REDIS_HOST needs a package that is not installed: pip install 'jivs[redis]'") from None
+    # what all processes of an installation have in common, and no other one that may use the same Redis
+    space = hashlib.blake2b(signing.reveal().encode(), digest_size=8, person=b"jivs cache").hexdigest()
+    password = Secret(settings.redis_password.get_secret_value())
+    return LayeredCache(near, RedisCache(settings.redis_host, settings.redis_port, password, space, seconds))
+
+
+def _queue(settings: Settings, hears: int, rings: int) -> Queue:
+    """Between processes of one parent, or over RabbitMQ where it is set. Raises DriverMissingError."""
+    from jivs.backends.queue.pipe import PipeQueue
+
+    if not settings.rabbitmq_host:
+        return PipeQueue(reads=hears, writes=rings)
+    try:
+        from jivs.backends.queue.rabbitmq import RabbitQueue
+    except ImportError:
+        raise DriverMissingError(
+            "RABBITMQ_HOST needs a package that is not installed: pip install 'jivs[rabbitmq]'"
+        ) from None
+    password = Secret(settings.rabbitmq_password.get_secret_value())
+    return RabbitQueue(settings.rabbitmq_host, settings.rabbitmq_port, settings.rabbitmq_username, password)
 
 
 def _guard(settings: Settings) -> Guard:
@@ -197,10 +368,21 @@ def _gone(owner: str) -> bool:
     return False
 
 
-def _store(address: str) -> Store:
-    scheme, separator, path = address.partition("://")
-    if not separator:
-        return LocalStore(Path(address).absolute())
-    if scheme == "file":
-        return LocalStore(Path(path).absolute())
-    raise UsageError(f"No store for {scheme}://: this version keeps archives in folders (a path or file://path).")
+def _opener(settings: Settings) -> Callable[[str], Store]:
+    """Opens the store at an archive's address. Those in the object store share one client, made with the first of them."""
+    access = cache(lambda: _access(settings))
+
+    def store(address: str) -> Store:
+        scheme, separator, path = address.partition("://")
+        if not separator:
+            return LocalStore(Path(address).absolute())
+        if scheme == "file":
+            return LocalStore(Path(path).absolute())
+        if scheme == "s3":
+            spools = Path(settings.temp_dir or settings.catalog_path.with_name("spool")).absolute()
+            return S3Store(S3Place.parse(access(), address), spools)
+        raise UsageError(
+            f"No store for {scheme}://: an archive is in a folder (a path or file://path) or at s3://bucket/prefix."
+        )
+
+    return store

@@ -28,13 +28,37 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "DATABASE_URL": ("database_url",),
     "DATABASE_USERNAME": ("database_username",),
     "DATABASE_PASSWORD": ("database_password",),
+    "HIKARI_MAXIMUM_POOL_SIZE": ("hikari_maximum_pool_size",),
+    "HIKARI_MINIMUM_IDLE": ("hikari_minimum_idle",),
+    "HIKARI_CONNECTION_TIMEOUT": ("hikari_connection_timeout",),
     "LOG_LEVEL": ("log_level",),
+    "LOG_FORMAT": ("log_format",),
     "JWT_SECRET": ("jwt_secret",),
     "JWT_EXPIRATION": ("jwt_expiration",),
     "ENCRYPTION_KEY": ("encryption_key",),
     "SERVER_PORT": ("server_port",),
+    "MANAGEMENT_ADDRESS": ("management_address",),
+    "MANAGEMENT_PORT": ("management_port",),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("otel_exporter_otlp_endpoint",),
     "CORS_ALLOWED_ORIGINS": ("cors_allowed_origins",),
+    "STORAGE_PROVIDER": ("storage_provider",),
     "STORAGE_LOCAL_PATH": ("storage_local_path",),
+    "REDIS_HOST": ("redis_host",),
+    "REDIS_PORT": ("redis_port",),
+    "REDIS_PASSWORD": ("redis_password",),
+    "REDIS_MAXMEMORY": ("redis_maxmemory",),
+    "CACHE_TTL_DATASOURCES": ("cache_ttl_datasources",),
+    "CACHE_TTL_EXTRACTION_CONFIGS": ("cache_ttl_extraction_configs",),
+    "CACHE_TTL_EXTRACTION_STATS": ("cache_ttl_extraction_stats",),
+    "RABBITMQ_HOST": ("rabbitmq_host",),
+    "RABBITMQ_PORT": ("rabbitmq_port",),
+    "RABBITMQ_USERNAME": ("rabbitmq_username",),
+    "RABBITMQ_PASSWORD": ("rabbitmq_password",),
+    "AWS_S3_BUCKET": ("aws_s3_bucket",),
+    "AWS_REGION": ("aws_region",),
+    "AWS_ACCESS_KEY": ("aws_access_key",),
+    "AWS_SECRET_KEY": ("aws_secret_key",),
+    "EXTRACTION_TEMP_DIRECTORY": ("temp_dir",),
 }
 """Names of the deployment guide and the setting each of them sets."""
 
@@ -105,6 +129,15 @@ class Settings(BaseSettings):
     )
     database_username: str = Field(default="", description="User of the catalog's database, if not in its URL.")
     database_password: SecretStr = Field(default=SecretStr(""), description="Password of the catalog's database.")
+    hikari_maximum_pool_size: int = Field(
+        default=50, ge=2, le=1000, description="Connections of a process to the catalog; SQLite takes 16 of them at most."
+    )
+    hikari_minimum_idle: int = Field(
+        default=-1, ge=-1, le=1000, description="Connections to the catalog that the API opens at its start; -1: all."
+    )
+    hikari_connection_timeout: int = Field(
+        default=30_000, ge=250, le=600_000, description="How long to wait for a connection to the catalog, in ms."
+    )
     jwt_secret: SecretStr = Field(
         default=SecretStr(""),
         description="Signs access tokens, 32 characters or more; empty beside an SQLite catalog: made once, kept with it.",
@@ -120,8 +153,27 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="Encrypts credentials of sources: 32 bytes in base64, older keys behind a comma; empty: as above.",
     )
+    storage_provider: str = Field(
+        default="local", pattern="^(local|s3)$", description="Where the service keeps its archives: `local` or `s3`."
+    )
     storage_local_path: str = Field(
         default="", description="Folder of the service's archives; empty: `archives` below the user's state folder."
+    )
+    aws_s3_bucket: str = Field(default="", description="Bucket of the service's archives, with the provider `s3`.")
+    s3_prefix: str = Field(default="", description="What the names of the service's archives begin with in the bucket.")
+    s3_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?/?)?$",
+        description="An object store that is compatible with S3, as https://host:port; empty: AWS.",
+    )
+    aws_region: str = Field(default="", description="Region of the object store; empty: as the AWS tools find it.")
+    aws_access_key: str = Field(
+        default="", description="Access key of the object store; empty: credentials as the AWS tools find them."
+    )
+    aws_secret_key: SecretStr = Field(default=SecretStr(""), description="The secret key that belongs to it.")
+    temp_dir: str = Field(
+        default="",
+        description="Folder for files on their way to an object store; empty: `spool` below the user's state folder.",
     )
     file_roots: str = Field(
         default="", description="Folders below which sources of the service may be files, separated by colons; empty: none."
@@ -129,13 +181,50 @@ class Settings(BaseSettings):
     networks: str = Field(
         default="", description="Networks in which sources of the service may be, separated by commas; empty: everywhere."
     )
+    redis_host: str = Field(default="", description="Redis 7, the cache that processes share; empty: each has its own only.")
+    redis_port: int = Field(default=6379, ge=1, le=65535, description="Redis's port.")
+    redis_password: SecretStr = Field(default=SecretStr(""), description="Redis's password.")
+    redis_maxmemory: Size = Field(default=2 << 30, description="Redis's memory; for whoever starts Redis, JiVS ignores it.")
+    cache_ttl_datasources: int = Field(
+        default=3_600_000, ge=1_000, le=604_800_000, description="How long Redis keeps sources, in ms."
+    )
+    cache_ttl_extraction_configs: int = Field(
+        default=1_800_000,
+        ge=1_000,
+        le=604_800_000,
+        description="How long Redis keeps what an extraction was told to do, in ms.",
+    )
+    cache_ttl_extraction_stats: int = Field(
+        default=300_000, ge=1_000, le=604_800_000, description="How long Redis keeps figures of extractions, in ms."
+    )
+    rabbitmq_host: str = Field(
+        default="", description="RabbitMQ, which wakes idle workers of any machine; empty: those of `jivs serve` only."
+    )
+    rabbitmq_port: int = Field(default=5672, ge=1, le=65535, description="RabbitMQ's port.")
+    rabbitmq_username: str = Field(default="jivs", description="RabbitMQ's user.")
+    rabbitmq_password: SecretStr = Field(default=SecretStr(""), description="RabbitMQ's password.")
     server_address: str = Field(default="127.0.0.1", description="Where `jivs serve` listens.")
     server_port: int = Field(default=8080, ge=0, le=65535, description="The port of `jivs serve`; 0: a free one.")
+    management_address: str = Field(
+        default="127.0.0.1", description="Where the management listener is; off loopback it needs an ADMIN's token."
+    )
+    management_port: int = Field(
+        default=9010, ge=-1, le=65535, description="Its port; 0: a free one, -1: there is no such listener."
+    )
     cors_allowed_origins: str = Field(
         default="", description="Web sites that may call the API from a browser, as https://host, separated by commas."
     )
     history: History = Field(default=History(), description="History.")
     log_level: str = Field(default="WARNING", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Level of log lines.")
+    log_format: str = Field(default="console", pattern="^(console|json)$", description="Log lines as text or as JSON.")
+    gc_pause: int = Field(
+        default=100, ge=0, description="Pauses of the service's garbage collector that are logged, from so many ms on."
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^/\s@]+(/\S*)?)?$",
+        description="Where spans go over OTLP/HTTP, as http://host:4318; empty: nowhere.",
+    )
     extraction: Extraction = Field(default=Extraction(), description="Extraction.")
 
     @classmethod
@@ -189,6 +278,12 @@ def load() -> Settings:
 def _shown(location: tuple[int | str, ...]) -> str:
     name = "__".join(str(part) for part in location)
     return f"JIVS_{name.upper()}"
+
+
+def metrics_folder() -> Path | None:
+    """Where this process and its neighbours are measured as one; `jivs serve` names it to its children."""
+    name = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(name) if name else None
 
 
 def variable(name: str) -> str | None:

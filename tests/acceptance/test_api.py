@@ -83,7 +83,8 @@ def test_the_first_password_is_printed_once(service: ServiceProcess, tmp_path: P
 
 
 def test_health(anybody: httpx.Client) -> None:
-    assert anybody.get("/actuator/health").json() == {"status": "UP", "components": {"db": {"status": "UP"}}}
+    parts = {"db": {"status": "UP"}, "diskSpace": {"status": "UP"}}
+    assert anybody.get("/actuator/health").json() == {"status": "UP", "components": parts}
     assert anybody.get("/actuator/health/liveness").json() == {"status": "UP"}
     assert anybody.get("/actuator/health/readiness").json() == {"status": "UP"}
     assert anybody.get("/actuator/info").json()["app"]["name"] == "jivs"
@@ -313,6 +314,7 @@ def test_other_sites_call_only_if_allowed(tmp_path: Path) -> None:
 PUBLIC = {
     ("POST", "/api/v1/auth/login"), ("POST", "/api/v1/auth/refresh"), ("GET", "/actuator/health"),
     ("GET", "/actuator/health/liveness"), ("GET", "/actuator/health/readiness"), ("GET", "/actuator/info"),
+    ("GET", "/actuator/prometheus"),
 }  # fmt: skip
 OWN = {("POST", "/api/v1/auth/logout"), ("GET", "/api/v1/auth/me"), ("PUT", "/api/v1/users/{user_id}/password")}
 """Routes for whoever is logged in."""

@@ -110,7 +110,7 @@ WRONG = [
     (["extract", "{db}", "--to", "{a}", "--query", "x"], 2, "--query needs a name"),
     (["extract", "{db}", "--to", "{a}", "--query", "x=delete from t"], 2, "Only one SELECT"),
     (["extract", "{db}", "--to", "{a}", "--resume"], 2, "nothing to resume"),
-    (["extract", "{db}", "--to", "s3://bucket/x"], 2, "No store for s3://"),
+    (["extract", "{db}", "--to", "gs://bucket/x"], 2, "No store for gs://"),
     (["extract", "file://{here}/nowhere.csv", "--to", "{a}"], 2, "There is no file"),
     (["extract", "file://{here}/not.parquet", "--to", "{a}"], 2, "not a readable Parquet file"),
     (["extract", "sqlite:///{here}/not.parquet", "--to", "{a}"], 2, "no SQLite database"),

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jivs import connectors
+from jivs import bootstrap, connectors
 from jivs.backends.catalog.accounts import SqlAccounts
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.extractions import SqlExtractions
@@ -23,22 +23,24 @@ from jivs.backends.catalog.registry import SqlRegistry
 from jivs.backends.catalog.sql import SqlCatalog
 from jivs.backends.catalog.sqlite_upkeep import SqliteUpkeep
 from jivs.backends.catalog.work import SqlWork
-from jivs.backends.store.local import LocalStore
+from jivs.backends.store.local import LocalShelf, LocalStore
 from jivs.domain.source import Address, Limits
 from jivs.errors import UserError
 from jivs.ports.accounts import Accounts
+from jivs.ports.app import App
 from jivs.ports.catalog import Catalog
 from jivs.ports.connector import Request, Session
 from jivs.ports.extractions import Extractions
 from jivs.ports.registry import Registry
+from jivs.ports.shelf import Shelf
 from jivs.ports.store import Store
 from jivs.ports.upkeep import Upkeep
 from jivs.ports.work import Work
-from jivs.settings import environment
+from jivs.settings import Settings, environment
 from jivs.testing.accounts import AccountsSuite
 from jivs.testing.clock import FakeClock
 from jivs.testing.servers import MariaServer, PostgresServer
-from jivs.testing.suites import CatalogSuite, ConnectorSuite, StoreSuite
+from jivs.testing.suites import CatalogSuite, ConnectorSuite, ShelfSuite, StoreSuite
 from jivs.testing.upkeep import Opened, UpkeepSuite
 from jivs.testing.work import WorkSuite
 from jivs.transfer.throttle import Throttle
@@ -50,6 +52,41 @@ class TestLocalStore(StoreSuite):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
         return LocalStore(tmp_path / "store")
+
+
+class TestS3Store(StoreSuite):
+    @pytest.fixture
+    def store(self, bucket: str) -> Store:
+        return bootstrap.build(Settings()).store(f"s3://{bucket}/some/prefix")
+
+
+class TestS3StoreOfAWholeBucket(StoreSuite):
+    @pytest.fixture
+    def store(self, bucket: str) -> Store:
+        return bootstrap.build(Settings()).store(f"s3://{bucket}")
+
+
+class TestLocalShelf(ShelfSuite):
+    @pytest.fixture
+    def shelf(self, tmp_path: Path) -> Shelf:
+        return LocalShelf(tmp_path)
+
+    @pytest.fixture
+    def open_store(self, app: App) -> Callable[[str], Store]:
+        return app.store
+
+
+class TestS3Shelf(ShelfSuite):
+    @pytest.fixture
+    def shelf(self, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+        monkeypatch.setenv("STORAGE_PROVIDER", "s3")
+        monkeypatch.setenv("AWS_S3_BUCKET", bucket)
+        monkeypatch.setenv("JIVS_S3_PREFIX", "archives/of/jivs")
+        return bootstrap.build_service(Settings()).shelf
+
+    @pytest.fixture
+    def open_store(self, bucket: str) -> Callable[[str], Store]:
+        return bootstrap.build(Settings()).store
 
 
 def sqlite_engine(folder: Path) -> Engine:
@@ -240,6 +277,7 @@ class TestParquet(_Files):
 
 del (
     ConnectorSuite,
+    ShelfSuite,
     StoreSuite,
     CatalogSuite,
     UpkeepSuite,

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from jivs.backends.metrics import families
+
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = sorted((ROOT / "src" / "jivs").rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
@@ -81,7 +83,20 @@ def test_importing_connects_and_loads_nothing_heavy() -> None:
     """The command line answers at once, and a missing driver is no error until it is needed."""
     code = "import sys, jivs.cli.main; print(sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for heavy in ("pyarrow", "duckdb", "psycopg", "pymysql", "sqlalchemy", "alembic", "pydantic"):
+    heavies = (
+        "pyarrow",
+        "duckdb",
+        "psycopg",
+        "pymysql",
+        "sqlalchemy",
+        "alembic",
+        "pydantic",
+        "boto3",
+        "fsspec",
+        "redis",
+        "pika",
+    )
+    for heavy in heavies:
         assert f"'{heavy}'" not in loaded, heavy
 
 
@@ -96,6 +111,14 @@ def test_generated_pages_are_what_the_code_says() -> None:
         [sys.executable, "tools/generate-docs.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_every_metric_is_explained_as_it_is() -> None:
+    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\w, ]*) \| (.+) \|$", page, flags=re.MULTILINE)
+    said = [(name, kind, labels.strip(), meaning) for name, kind, labels, meaning in rows]
+    every = (*families.RECORDED, *families.COMPUTED)
+    assert said == [(one.name, one.kind, ", ".join(one.labels), one.meaning) for one in every]
 
 
 def test_links_between_pages_lead_somewhere() -> None:
@@ -148,8 +171,10 @@ def test_licences_of_dependencies_are_known() -> None:
     licences = {
         "alembic": "MIT", "duckdb": "MIT", "pyarrow": "Apache-2.0", "pydantic": "MIT", "pydantic-settings": "MIT", "rich": "MIT",
         "sqlalchemy": "MIT", "typer": "MIT", "psycopg": "LGPL-3.0", "PyMySQL": "MIT", "cryptography": "Apache-2.0",
-        "argon2-cffi": "MIT", "fastapi": "MIT", "joserfc": "BSD-3-Clause", "uvicorn": "BSD-3-Clause",
-            "sqlglot": "MIT", "httptools": "MIT", "uvloop": "MIT",
+        "argon2-cffi": "MIT", "fastapi": "MIT", "joserfc": "BSD-3-Clause", "uvicorn": "BSD-3-Clause", "prometheus-client": "Apache-2.0",
+        "opentelemetry-sdk": "Apache-2.0", "opentelemetry-exporter-otlp-proto-http": "Apache-2.0",
+        "sqlglot": "MIT", "httptools": "MIT", "uvloop": "MIT",
+        "redis": "MIT", "pika": "BSD-3-Clause", "boto3": "Apache-2.0", "fsspec": "BSD-3-Clause",
     }  # fmt: skip
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]

@@ -1,5 +1,7 @@
-"""``python -m jivs.api DESCRIPTOR``: the API's process, a child of ``jivs serve``, which gives it a socket that listens. It
-ends when its standard input does.
+"""``python -m jivs.api PUBLIC PRIVATE BELL``: the API's process, a child of ``jivs serve`` or ``jivs worker``.
+
+Its parent gives it descriptors: of sockets that listen, the service's own and the management listener's, -1 for none, and of
+the pipe that wakes workers. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -11,34 +13,29 @@ import socket
 import sys
 import threading
 
-from jivs import bootstrap, settings
+from jivs import bootstrap, logs, settings
 from jivs.api.server import run
 from jivs.errors import JivsError
 
 
 def main() -> int:
     """Serve; 2 if the settings are wrong."""
+    logs.setup("WARNING", "console")
     try:
         loaded = settings.load()
-        logging.basicConfig(
-            level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-        )
+        logs.setup(loaded.log_level, loaded.log_format)
+        logs.watch_collector(loaded.gc_pause / 1000)
         threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-        run(
-            bootstrap.build_service(loaded),
-            socket.socket(fileno=int(sys.argv[1])),
-            [origin.strip().rstrip("/") for origin in loaded.cors_allowed_origins.split(",") if origin.strip()],
-            lambda url: _say(f"JiVS is at {url}"),
-        )
+        public, private = (socket.socket(fileno=int(given)) if given != "-1" else None for given in sys.argv[1:3])
+        process = "api" if public is not None else "management"
+        service = bootstrap.build_service(loaded, process=process, rings=int(sys.argv[3]))
+        origins = [origin.strip().rstrip("/") for origin in loaded.cors_allowed_origins.split(",") if origin.strip()]
+        run(service, public, private, origins, logs.announce)
+        service.app.tracing.close()
     except JivsError as error:
-        _say(f"Error: {error.message}")
+        logs.announce(f"Error: {error.message}", logging.ERROR)
         return 2
     return 0
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
 
 
 def _end_with_parent() -> None:

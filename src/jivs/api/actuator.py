@@ -1,53 +1,95 @@
-"""``/actuator``: is it well?"""
+"""``/actuator``: is it well, and what does it measure? No login is needed; details of health are for ADMIN."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials
 
 from jivs import __version__
-from jivs.api.deps import ServiceDep
+from jivs.api.deps import ServiceDep, bearer
+from jivs.domain.access import Right
 from jivs.errors import JivsError
+from jivs.operations import users
+from jivs.operations.health import ESSENTIAL, Component, Health
 from jivs.ports.service import Service
 
 router = APIRouter(prefix="/actuator", tags=["actuator"])
+_T = TypeVar("_T")
+_ASIDE = ThreadPoolExecutor(4, thread_name_prefix="actuator")
+"""Threads of its own: it answers also when all that serve requests are busy."""
 
 
-def _catalog(service: Service) -> str:
-    try:
-        service.accounts().users(limit=1)
-    except JivsError:
-        return "DOWN"
-    return "UP"
+async def aside(function: Callable[..., _T], *given: Any) -> _T:
+    """Call it in a thread that serves nothing else."""
+    return await asyncio.get_running_loop().run_in_executor(_ASIDE, partial(function, *given))
+
+
+def _state(*, up: bool, response: Response) -> str:
+    if not up:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return "UP" if up else "DOWN"
+
+
+def _shown(component: Component, *, details: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {"status": "UP" if component.up else "DOWN"}
+    return {**shown, "details": dict(component.details)} if details else shown
+
+
+def _is_admin(service: Service, token: str) -> bool:
+    with suppress(JivsError):
+        return users.authenticate(service, token)[0].may(Right.ADMINISTER)
+    return False
 
 
 @router.get("/health")
-def health(service: ServiceDep, response: Response) -> dict[str, Any]:
-    """UP, or DOWN with 503."""
-    state = _catalog(service)
-    if state != "UP":
-        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return {"status": state, "components": {"db": {"status": state}}}
+async def health(
+    request: Request,
+    service: ServiceDep,
+    response: Response,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> dict[str, Any]:
+    """UP, or DOWN with 503, which is when the catalog is; what else is down stands among the components."""
+    found: Health = request.app.state.health
+    components = await aside(found.components)
+    up = components[ESSENTIAL].up
+    details: bool = request.app.state.trusted
+    if credentials is not None and up and not details:
+        details = await aside(_is_admin, service, credentials.credentials)
+    return {
+        "status": _state(up=up, response=response),
+        "components": {name: _shown(component, details=details) for name, component in components.items()},
+    }
 
 
 @router.get("/health/liveness")
-def liveness() -> dict[str, str]:
+async def liveness() -> dict[str, str]:
     """Whether the process answers; depends on nothing outside it."""
     return {"status": "UP"}
 
 
 @router.get("/health/readiness")
-def readiness(service: ServiceDep, response: Response) -> dict[str, str]:
+async def readiness(request: Request, response: Response) -> dict[str, str]:
     """Whether requests can be served: the catalog answers."""
-    state = _catalog(service)
-    if state != "UP":
-        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return {"status": state}
+    found: Health = request.app.state.health
+    return {"status": _state(up=await aside(found.ready), response=response)}
 
 
 @router.get("/info")
-def info() -> dict[str, Any]:
+async def info() -> dict[str, Any]:
     """What runs here."""
     return {"app": {"name": "jivs", "version": __version__}}
+
+
+@router.get("/prometheus", response_class=Response)
+async def prometheus(request: Request, service: ServiceDep) -> Response:
+    """All metrics, as text for Prometheus or as OpenMetrics."""
+    text, kind = await aside(service.metrics.exposition, request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": kind})

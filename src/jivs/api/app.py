@@ -9,9 +9,12 @@ from jivs import __version__
 from jivs.api import actuator, audit, auth, events, extractions, problems, sources, users
 from jivs.api.front import Front
 from jivs.api.shield import Shield
+from jivs.api.timing import Timed, Traced
+from jivs.operations.health import Fresh, Health
 from jivs.ports.service import Service
 
 PREFIX = "/api/v1"
+_COUNTED_SECONDS = 5.0
 
 
 def create(service: Service, *, origins: list[str]) -> FastAPI:
@@ -25,9 +28,8 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
         redoc_url=None,
         separate_input_output_schemas=False,
     )
-    app.state.service = service
     app.state.hub = events.Hub(service)
-    problems.install(app)
+    prepare(app, service, Health(service), trusted=False)
     api = APIRouter(prefix=PREFIX)
     for noun in (auth, users, sources, extractions, events, audit):
         api.include_router(noun.router)
@@ -43,5 +45,27 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
             expose_headers=["ETag", "Location", "Retry-After", "X-Trace-Id"],
             max_age=600,
         )
-    app.add_middleware(Shield)
+    surround(app, service)
     return app
+
+
+def prepare(app: FastAPI, service: Service, health: Health, *, trusted: bool) -> None:
+    """What every application here has. ``trusted``: whoever reaches it may see details."""
+    app.state.service = service
+    app.state.health = health
+    app.state.trusted = trusted
+    problems.install(app)
+
+
+def count_runs(service: Service) -> None:
+    """Let the metrics tell of the runs, without asking the catalog often or waiting for it long."""
+    counts = Fresh(lambda: service.work().by_state(), seconds=_COUNTED_SECONDS, patience=1.0)
+    service.metrics.runs(counts.get)
+
+
+def surround(app: FastAPI, service: Service) -> None:
+    """The middleware of every application here, the outermost last."""
+    app.add_middleware(Shield)
+    app.add_middleware(Timed, metrics=service.metrics)
+    if service.app.tracing.active:
+        app.add_middleware(Traced, tracing=service.app.tracing)

@@ -1,8 +1,11 @@
-"""What routes ask for: the service, who asks, and whether they may."""
+"""What routes ask for: the service, who asks, and whether they may.
+
+What only looks at the request is async: anything else is called in a thread, which costs more than it does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +13,7 @@ from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+from starlette.concurrency import run_in_threadpool
 
 from jivs.domain.access import Right, User
 from jivs.errors import ConflictError, ForbiddenError, PreconditionError, UnauthenticatedError
@@ -17,7 +21,7 @@ from jivs.operations import users
 from jivs.ports.secrets import Claims
 from jivs.ports.service import Service
 
-_bearer = HTTPBearer(auto_error=False, description="The access token that POST /auth/login gives.")
+bearer = HTTPBearer(auto_error=False, description="The access token that POST /auth/login gives.")
 
 
 class Model(BaseModel):
@@ -34,7 +38,7 @@ class Caller:
     claims: Claims
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     """The service that this application was made for."""
     found: Service = request.app.state.service
     return found
@@ -43,22 +47,29 @@ def service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(service)]
 
 
-def caller(given: ServiceDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+async def caller(
+    request: Request, given: ServiceDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> Caller:
     """Who asks; 401 if nobody knows."""
     if credentials is None:
         raise UnauthenticatedError(
             "Log in first: POST /api/v1/auth/login, and then send: Authorization: Bearer <accessToken>."
         )
-    return Caller(*users.authenticate(given, credentials.credentials))
+    if given.embedded:  # quicker than handing it to a thread
+        who = Caller(*users.authenticate(given, credentials.credentials))
+    else:
+        who = Caller(*await run_in_threadpool(users.authenticate, given, credentials.credentials))
+    request.scope["jivs.user"] = who.user.username  # for the log
+    return who
 
 
 CallerDep = Annotated[Caller, Depends(caller)]
 
 
-def may(right: Right) -> Callable[[Caller], Caller]:
+def may(right: Right) -> Callable[[Caller], Awaitable[Caller]]:
     """A dependency: the caller, who has this right; 403 otherwise."""
 
-    def check(who: CallerDep) -> Caller:
+    async def check(who: CallerDep) -> Caller:
         if not who.user.may(right):
             raise ForbiddenError(f"The roles of {who.user.username} do not give the right {right}.")
         return who
@@ -73,7 +84,7 @@ AuditorDep = Annotated[Caller, Depends(may(Right.AUDIT))]
 AdminDep = Annotated[Caller, Depends(may(Right.ADMINISTER))]
 
 
-def address(request: Request) -> str:
+async def address(request: Request) -> str:
     """Where a request comes from. Behind a proxy, uvicorn puts the client's address here if the proxy is trusted."""
     return request.client.host if request.client else "unknown"
 
@@ -86,7 +97,7 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def expected_version(if_match: Annotated[str | None, Header(description="The ETag that was read.")] = None) -> int:
+async def expected_version(if_match: Annotated[str | None, Header(description="The ETag that was read.")] = None) -> int:
     """The version that a change is for; 428 without one."""
     if if_match is None:
         raise PreconditionError("Send If-Match with the ETag that you read, so that no change of somebody else is lost.")

@@ -55,18 +55,19 @@ class Front:
             return None
         token = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         try:
-            if self._service.extractions().embedded:
-                return self._look(token, one, given)
-            return await run_in_threadpool(self._look, token, one, given)
+            if self._service.embedded:
+                return self._look(scope, token, one, given)
+            return await run_in_threadpool(self._look, scope, token, one, given)
         except JivsError:
             return None  # the framework says it
 
-    def _look(self, token: bytes, one: re.Match[str] | None, given: dict[bytes, int]) -> Answer | None:
+    def _look(self, scope: Scope, token: bytes, one: re.Match[str] | None, given: dict[bytes, int]) -> Answer | None:
         if not token.startswith(b"Bearer ") or not token.isascii():
             return None
         user, _ = users.authenticate(self._service, token[7:].decode())
         if not user.may(Right.READ):
             return None
+        scope["jivs.user"], scope["jivs.route"] = user.username, _LIST if one is None else f"{_LIST}/{{extraction_id}}"
         return self._one(int(one[1])) if one is not None else self._list(given.get(b"cursor", 0), given.get(b"limit", 50))
 
     def _one(self, extraction_id: int) -> Answer | None:

@@ -1,22 +1,42 @@
-"""The HTTP server."""
+"""The HTTP servers: the service's own, and the management listener beside it."""
 
 from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
-from jivs.api.app import create
+from jivs.api import management
+from jivs.api.app import count_runs, create
 from jivs.api.wire import Bounded
+from jivs.operations.health import Health
 from jivs.ports.service import Service
+
+_ENDING_SECONDS = 5.0
 
 
 class _Server(uvicorn.Server):
     """Tells when it listens, with its handlers of signals in place."""
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+    def __init__(self, app: FastAPI, listening: Callable[[], None], *, graceful: int = 20) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            proxy_headers=False,
+            timeout_keep_alive=65,
+            timeout_graceful_shutdown=graceful,
+            loop="uvloop",
+            http=Bounded,
+            ws="none",
+        )
         super().__init__(config)
         self._listening = listening
 
@@ -25,23 +45,56 @@ class _Server(uvicorn.Server):
         self._listening()
 
 
-def run(service: Service, listener: socket.socket, origins: list[str], ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM; requests in progress are finished. ``ready`` hears the address once it answers."""
-    config = uvicorn.Config(
-        create(service, origins=origins),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=True,
-        proxy_headers=False,
-        timeout_keep_alive=65,
-        timeout_graceful_shutdown=20,
-        loop="uvloop",
-        http=Bounded,
-        ws="none",
-    )
-    address, port = listener.getsockname()[:2]
-    host = f"[{address}]" if ":" in address else address
+def run(
+    service: Service,
+    public: socket.socket | None,
+    private: socket.socket | None,
+    origins: list[str],
+    ready: Callable[[str], None],
+) -> None:
+    """Serve until SIGTERM; requests in progress are finished. ``ready`` hears the addresses once they answer.
+
+    ``public``: where the service listens; None: there are workers only. ``private``: the management listener.
+    """
+    app = create(service, origins=origins)
+    health: Health = app.state.health
+    health.ready()  # opens the catalog
+    count_runs(service)
     for number in (signal.SIGTERM, signal.SIGINT):  # the server raises them once more when it has ended
         signal.signal(number, lambda *_: None)
-    _Server(config, lambda: ready(f"http://{host}:{port}")).run(sockets=[listener])
+    if public is None:
+        assert private is not None
+        _Server(_management(service, health, private), lambda: ready(f"Management is at {_url(private)}")).run([private])
+        return
+    with _beside(service, health, private, ready):
+        _Server(app, lambda: ready(f"JiVS is at {_url(public)}")).run(sockets=[public])
+
+
+def _management(service: Service, health: Health, listener: socket.socket) -> FastAPI:
+    return management.create(service, health, address=listener.getsockname()[0])
+
+
+@contextmanager
+def _beside(
+    service: Service, health: Health, listener: socket.socket | None, ready: Callable[[str], None]
+) -> Iterator[None]:
+    """The management listener for the duration of the block, in a thread of its own."""
+    if listener is None:
+        yield
+        return
+    listening = threading.Event()
+    server = _Server(_management(service, health, listener), listening.set, graceful=1)
+    thread = threading.Thread(target=server.run, args=([listener],), name="management", daemon=True)
+    thread.start()
+    listening.wait(_ENDING_SECONDS)
+    ready(f"Management is at {_url(listener)}")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(_ENDING_SECONDS)
+
+
+def _url(listener: socket.socket) -> str:
+    address, port = listener.getsockname()[:2]
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"

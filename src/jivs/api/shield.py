@@ -7,10 +7,9 @@ from http import HTTPStatus
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jivs.api.traces import trace_id
+from jivs.api.traces import trace_of
 
 LARGEST_BODY = 1 << 20
 """Bytes; no request of this API needs more."""
@@ -39,7 +38,7 @@ class Shield:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace = trace_id(HTTPConnection(scope))
+        trace = trace_of(scope)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":

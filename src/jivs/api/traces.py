@@ -6,15 +6,21 @@ import re
 import secrets
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
-_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def trace_of(scope: Scope) -> str:
+    """32 hex digits; the same for the whole request."""
+    known: str | None = scope.get("jivs.trace")
+    if known is None:
+        match = next((_PARENT.fullmatch(value) for name, value in scope["headers"] if name == b"traceparent"), None)
+        known = match[1].decode() if match and set(match[1]) != {ord("0")} else secrets.token_hex(16)
+        scope["jivs.trace"] = known
+    return known
 
 
 def trace_id(request: HTTPConnection) -> str:
-    """32 hex digits; the same for the whole request."""
-    known: str | None = request.scope.get("jivs.trace")
-    if known is None:
-        match = _PARENT.fullmatch(request.headers.get("traceparent", ""))
-        known = match[1] if match and set(match[1]) != {"0"} else secrets.token_hex(16)
-        request.scope["jivs.trace"] = known
-    return known
+    """The same, of a request."""
+    return trace_of(request.scope)

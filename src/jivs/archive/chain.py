@@ -12,6 +12,7 @@ from typing import Any
 
 from jivs import __version__
 from jivs.archive import layout
+from jivs.archive.parallel import each
 from jivs.archive.writer import file_ref
 from jivs.domain.archive import FORMAT_VERSION, Manifest, TableState
 from jivs.domain.schema import TableName
@@ -86,11 +87,8 @@ def checksums(manifest: Manifest, raw: bytes, earlier: dict[str, str]) -> bytes:
 
 def manifest_sums(store: Store, below: int) -> dict[str, str]:
     """Path and SHA-256 of each manifest with a smaller number."""
-    return {
-        layout.manifest(number): hashlib.sha256(store.read(layout.manifest(number))).hexdigest()
-        for number in numbers(store)
-        if number < below
-    }
+    paths = [layout.manifest(number) for number in numbers(store) if number < below]
+    return dict(zip(paths, each(store, lambda path: hashlib.sha256(store.read(path)).hexdigest(), paths), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +127,8 @@ def publish(store: Store, clock: Clock, proposal: Proposal, pause: Callable[[str
         current = load(store, known[-1]) if known else None
         manifest, overtaken = _next(current, clock, proposal, _readme(store, current))
         raw = manifest.to_bytes()
-        lost = [file.path for table in proposal.tables for file in table.files if not store.exists(file.path)]
+        written = [file.path for table in proposal.tables for file in table.files]
+        lost = [path for path, there in zip(written, each(store, store.exists, written), strict=True) if not there]
         if lost:
             raise FatalError(f"{lost[0]} and {len(lost) - 1} more files of this run are gone from {store.address}.")
         pause("before manifest")

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from jivs.archive import chain, layout
+from jivs.archive.parallel import each
 from jivs.domain.archive import Part, TableEnd
 from jivs.domain.plan import RunPlan
 from jivs.domain.schema import TableName
@@ -111,11 +112,13 @@ def unpublished(store: Store) -> list[OpenRun]:
 def parts(store: Store, run_id: str) -> dict[str, Part]:
     """The finished partitions of a run; of several records of one partition the newest epoch."""
     found: dict[str, Part] = {}
+    records = []
     for entry in store.list(layout.run_folder(run_id)):
         name = entry.path.rpartition("/")[2]
-        if name in {"open.json", "heartbeat.json"} or name.startswith(("table-", "owner-", "small-")):
-            continue
-        _newer(found, Part.from_bytes(store.read(entry.path)))
+        if name not in {"open.json", "heartbeat.json"} and not name.startswith(("table-", "owner-", "small-")):
+            records.append(entry.path)
+    for raw in each(store, store.read, records):
+        _newer(found, Part.from_bytes(raw))
     for data in _small(store, run_id):
         for one in data["parts"]:
             _newer(found, Part.from_json(one))
@@ -135,7 +138,8 @@ def record_table(store: Store, run_id: str, ended: TableEnd) -> None:
 def ended_tables(store: Store, plan: RunPlan) -> dict[TableName, TableEnd]:
     """The tables of a run that were read to their end, in the snapshot that the plan names for them."""
     snapshots = {table.table.name: table.snapshot for table in plan.tables}
-    ends = [TableEnd.from_bytes(store.read(entry.path)) for entry in store.list(f"{layout.run_folder(plan.run_id)}table-")]
+    records = [entry.path for entry in store.list(f"{layout.run_folder(plan.run_id)}table-")]
+    ends = [TableEnd.from_bytes(raw) for raw in each(store, store.read, records)]
     ends += [TableEnd.from_json(one) for data in _small(store, plan.run_id) for one in data["ends"]]
     return {ended.table: ended for ended in ends if snapshots.get(ended.table) == ended.snapshot}
 
@@ -148,8 +152,7 @@ def forget_parts(store: Store, run_id: str, discarded: Iterable[Part]) -> None:
 
 def abandon(store: Store, run_id: str) -> None:
     """Give a run up: its records go, its files go with the next sweep."""
-    for entry in list(store.list(layout.run_folder(run_id))):
-        store.delete(entry.path)
+    each(store, store.delete, [entry.path for entry in store.list(layout.run_folder(run_id))])
 
 
 def sweep(store: Store, clock: Clock, gone: Callable[[str], bool]) -> tuple[int, list[str]]:
@@ -207,6 +210,8 @@ def run_of_file(store: Store, path: str) -> str:
         with store.open(path) as file:
             metadata = pq.read_metadata(file).metadata or {}
         return str(metadata.get(b"jivs.run", b"").decode())
+    except StoreError:
+        raise
     except Exception:
         return ""
 

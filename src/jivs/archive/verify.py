@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jivs.archive import chain, layout
+from jivs.archive.parallel import each
 from jivs.archive.reader import batches, quarantined_cells
 from jivs.archive.runs import open_runs, run_of_file
 from jivs.domain.archive import FileRef, Manifest, Segment, TableState
@@ -21,6 +23,7 @@ from jivs.ports.store import Store
 from jivs.wire.rowhash import RowHasher
 
 _BLOCK = 4 << 20
+_SMALL = 1 << 20
 _NO_ANCHOR = (
     "a chain has no anchor of its own: to prove that its newest manifest is the one once published, compare its SHA-256 "
     "with the one printed then (--expect)"
@@ -58,11 +61,11 @@ def verify(
     for table in manifest.tables:
         _check_totals(table, work)
     if level in {"count", "full"}:
-        for table in manifest.tables:
-            _check_counts(store, table, work)
+        _check_counts(store, manifest.tables, work)
     if level == "full":
+        known = _small_fingerprints(store, manifest.tables, work)
         for table in manifest.tables:
-            _check_fingerprints(store, table, work)
+            _check_fingerprints(store, table, known, work)
     notes = [] if expect else [_NO_ANCHOR]
     if level == "full":
         segments = [segment for table in manifest.tables if table.columns for segment in table.segments]
@@ -84,6 +87,7 @@ def verify(
 def _check_chain(store: Store, link: chain.Link, expect: str, work: _Work) -> list[Manifest]:
     """Every manifest from the newest to the first: readable, linked by hash, consistent with its checksums."""
     known = chain.numbers(store)
+    sums = chain.manifest_sums(store, known[-1] + 1)
     if expect and expect.lower() != link.sha256:
         work.error(
             "manifest-forged",
@@ -114,21 +118,22 @@ def _check_chain(store: Store, link: chain.Link, expect: str, work: _Work) -> li
     if after.manifest.number == 1 and after.manifest.previous:
         work.error("chain-broken", layout.manifest(1), "the first manifest names a predecessor")
     for manifest in manifests:
-        _check_sums(store, manifest, work, newest=manifest is link.manifest)
+        _check_sums(store, manifest, sums, work, newest=manifest is link.manifest)
     return manifests
 
 
-def _check_sums(store: Store, manifest: Manifest, work: _Work, *, newest: bool) -> None:
-    """A manifest must be in canonical form, and the checksums beside it those that it lists."""
+def _check_sums(store: Store, manifest: Manifest, sums: dict[str, str], work: _Work, *, newest: bool) -> None:
+    """A manifest must be in canonical form, and the checksums beside it those that it lists. ``sums``: of all manifests."""
     raw = manifest.to_bytes()
-    if store.read(layout.manifest(manifest.number)) != raw:
+    if sums[layout.manifest(manifest.number)] != hashlib.sha256(raw).hexdigest():
         work.error(
             "manifest-forged",
             layout.manifest(manifest.number),
             "it is not in canonical form: it was edited after it was published",
         )
         return
-    lines = chain.checksums(manifest, raw, chain.manifest_sums(store, manifest.number))
+    earlier = {path: sha256 for path, sha256 in sums.items() if path < layout.manifest(manifest.number)}
+    lines = chain.checksums(manifest, raw, earlier)
     path = layout.sums(manifest.number)
     if not store.exists(path):
         work.note("stale", path, "it is missing: the run was cut off after it published; the next run writes it")
@@ -161,11 +166,12 @@ def _check_file(store: Store, file: FileRef) -> tuple[str, str] | None:
     if not file.path.endswith(f"{file.sha256}.parquet") and file.path.startswith(("data/", "quarantine/")):
         return "manifest-forged", f"its name is not its SHA-256 {file.sha256}"
     try:
-        size = store.size(file.path)
-        if size != file.bytes:
-            return "truncated" if size < file.bytes else "changed", f"it has {size} bytes instead of {file.bytes}"
         digest = hashlib.sha256()
         with store.open(file.path) as handle:
+            size = handle.seek(0, 2)
+            if size != file.bytes:
+                return "truncated" if size < file.bytes else "changed", f"it has {size} bytes instead of {file.bytes}"
+            handle.seek(0)
             while block := handle.read(_BLOCK):
                 digest.update(block)
     except FileNotFoundError:
@@ -213,36 +219,54 @@ def _check_totals(table: TableState, work: _Work) -> None:
         work.error("totals-differ", table.label, "its fingerprint is not the sum of its segments' fingerprints")
 
 
-def _check_counts(store: Store, table: TableState, work: _Work) -> None:
-    for segment in table.segments:
-        if segment.path in work.bad:
-            continue
-        try:
-            with store.open(segment.path) as opened:
-                rows = pq.read_metadata(opened).num_rows
-        except (pa.ArrowException, OSError) as error:
-            work.bad.add(segment.path)
-            work.error("changed", segment.path, f"no Parquet file: {type(error).__name__}")
-            continue
-        if rows != segment.rows:
-            work.error(
-                "rows-differ", segment.path, f"{table.label}: {rows} rows in the file, {segment.rows} in the manifest"
-            )
-    for file in table.quarantine:
-        if file.path in work.bad:
-            continue
-        try:
-            with store.open(file.path) as handle:
-                rows = pq.read_metadata(handle).num_rows
-        except (pa.ArrowException, OSError) as error:
+def _check_counts(store: Store, tables: Sequence[TableState], work: _Work) -> None:
+    """The rows that each file says it has."""
+    files = [
+        *((table, segment, segment.rows, "rows") for table in tables for segment in table.segments),
+        *((table, file, file.values + file.rows, "entries") for table in tables for file in table.quarantine),
+    ]
+    files = [item for item in files if item[1].path not in work.bad]
+    for (table, file, expected, what), found in zip(
+        files, each(store, lambda item: _rows(store, item[1]), files), strict=True
+    ):
+        if isinstance(found, str):
             work.bad.add(file.path)
-            work.error("changed", file.path, f"no Parquet file: {type(error).__name__}")
-            continue
-        if rows != file.values + file.rows:
-            work.error("rows-differ", file.path, f"{table.label}: {rows} entries, {file.values + file.rows} in the manifest")
+            work.error("changed", file.path, f"no Parquet file: {found}")
+        elif found != expected:
+            work.error("rows-differ", file.path, f"{table.label}: {found} {what} in the file, {expected} in the manifest")
 
 
-def _check_fingerprints(store: Store, table: TableState, work: _Work) -> None:
+def _rows(store: Store, file: FileRef) -> int | str:
+    """The rows of a Parquet file, or why it is none."""
+    try:
+        with store.open(file.path) as handle:
+            return int(pq.read_metadata(handle).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        return type(error).__name__
+
+
+def _small_fingerprints(store: Store, tables: Sequence[TableState], work: _Work) -> dict[str, Fingerprint]:
+    """Fingerprints of small segments by their SHA-256, where the store is worth several at a time; none of damaged ones."""
+    if store.parallel == 1:
+        return {}
+    small = [
+        (table, segment)
+        for table in tables
+        if table.columns and not table.quarantine
+        for segment in table.segments
+        if segment.fingerprint and segment.bytes <= _SMALL and segment.path not in work.bad
+    ]
+
+    def compute(item: tuple[TableState, Segment]) -> Fingerprint | None:
+        with suppress(DamagedError):
+            return segment_fingerprint(store, *item, {}, RowHasher(item[0].columns))
+        return None
+
+    found = zip(small, each(store, compute, small), strict=True)
+    return {segment.sha256: fingerprint for (_, segment), fingerprint in found if fingerprint is not None}
+
+
+def _check_fingerprints(store: Store, table: TableState, known: dict[str, Fingerprint], work: _Work) -> None:
     if not table.columns:
         return
     if any(file.path in work.bad for file in table.quarantine):
@@ -261,7 +285,9 @@ def _check_fingerprints(store: Store, table: TableState, work: _Work) -> None:
             work.note("no-fingerprint", segment.path, f"{table.label}: extracted without --verify full")
             continue
         try:
-            found = segment_fingerprint(store, table, segment, cells.get(segment.sha256, {}), hasher)
+            found = known.get(segment.sha256) or segment_fingerprint(
+                store, table, segment, cells.get(segment.sha256, {}), hasher
+            )
         except DamagedError as error:
             work.error("changed", segment.path, f"{table.label}: {error.message}")
             continue

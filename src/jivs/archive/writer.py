@@ -53,13 +53,17 @@ QUARANTINE_SCHEMA = pa.schema(
 
 def row_group_bytes(limits: Limits) -> int:
     """Bytes of Arrow data in one row group, so that all readers together stay under the memory limit."""
-    share = (limits.memory - _BASE_MEMORY) // (_SHARES * max(1, limits.parallel))
+    share = _for_rows(limits) // (_SHARES * max(1, limits.parallel))
     return max(1 << 20, min(_LARGEST_GROUP, share))
 
 
 def readers_that_fit(limits: Limits) -> int:
     """How many readers the memory limit allows before row groups would fall below 4 MB."""
-    return max(1, min(limits.parallel, (limits.memory - _BASE_MEMORY) // (_SHARES * _SMALLEST_GROUP)))
+    return max(1, min(limits.parallel, _for_rows(limits) // (_SHARES * _SMALLEST_GROUP)))
+
+
+def _for_rows(limits: Limits) -> int:
+    return limits.memory - limits.reserved - _BASE_MEMORY
 
 
 class HashingFile(io.RawIOBase):

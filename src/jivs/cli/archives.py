@@ -18,7 +18,7 @@ from jivs.cli.selecting import SourceNameOption
 if TYPE_CHECKING:
     from jivs.domain.finding import Verdict
 
-ArchiveArgument = Annotated[str, typer.Argument(help="Folder of the archive.")]
+ArchiveArgument = Annotated[str, typer.Argument(help="Folder of the archive, or s3://bucket/prefix.")]
 _SHOWN_ROWS = 100
 
 

@@ -45,20 +45,19 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=True, markup=False)
 
 
-def load_settings() -> Settings:
-    """The settings; log lines are written as they say."""
-    from jivs import settings
-
-    loaded = settings.load()
-    logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    return loaded
-
-
 def build_app() -> App:
     """The application, from the settings."""
     from jivs import bootstrap
 
     return bootstrap.build(load_settings())
+
+
+def build_upkeep() -> tuple[Upkeep, Clock]:
+    """The catalog's database as a whole, and the clock."""
+    from jivs import bootstrap
+
+    loaded = load_settings()
+    return bootstrap.build_upkeep(loaded), bootstrap.build(loaded).clock
 
 
 def build_service() -> tuple[Service, Settings]:
@@ -69,12 +68,13 @@ def build_service() -> tuple[Service, Settings]:
     return bootstrap.build_service(loaded), loaded
 
 
-def build_upkeep() -> tuple[Upkeep, Clock]:
-    """The catalog's database as a whole, and the clock."""
-    from jivs import bootstrap
+def load_settings() -> Settings:
+    """The settings; log lines are written as they say."""
+    from jivs import logs, settings
 
-    loaded = load_settings()
-    return bootstrap.build_upkeep(loaded), bootstrap.build(loaded).clock
+    loaded = settings.load()
+    logs.setup(loaded.log_level, loaded.log_format)
+    return loaded
 
 
 def show_json(data: Any) -> None:

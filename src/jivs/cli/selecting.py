@@ -10,7 +10,9 @@ from jivs.domain.plan import Selection
 from jivs.errors import UsageError
 
 UrlArgument = Annotated[str, typer.Argument(help="Connection URL; ${NAME} takes a secret from the environment.")]
-ToOption = Annotated[str, typer.Option("--to", help="Folder of the archive; made if it is not there.")]
+ToOption = Annotated[
+    str, typer.Option("--to", help="Folder of the archive, made if it is not there, or s3://bucket/prefix.")
+]
 TableOption = Annotated[
     list[str] | None, typer.Option("--table", help="Table or pattern, with or without schema: 'sales.*'. Repeatable.")
 ]

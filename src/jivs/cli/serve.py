@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jivs.cli.frame import Output, build_service, clear_errors
 from jivs.cli.supervisor import supervise
 from jivs.errors import SettingsError
+
+if TYPE_CHECKING:
+    from jivs.settings import Settings
+
+_NONE = -1
+"""In place of a listener's descriptor: there is none."""
 
 
 def serve(
@@ -26,27 +33,46 @@ def serve(
         if made is not None:
             print(f"First user: {made[0].username}, password: {made[1].reveal()}", file=sys.stderr)
             print("It is shown this once; jivs user password admin sets another.", file=sys.stderr, flush=True)
-        listener = _listen(settings.server_address, settings.server_port if port is None else port)
-        commands = {"API": [sys.executable, "-m", "jivs.api", str(listener.fileno())]}
-        if workers:
-            commands["dispatcher of workers"] = [sys.executable, "-m", "jivs.worker"]
-        raise typer.Exit(supervise(commands, [listener.fileno()]))
+        chosen = settings.server_port if port is None else port
+        public = _listen(settings.server_address, chosen, "SERVER_PORT or --port")
+        raise typer.Exit(_run(settings, public, workers=workers))
 
 
 def worker() -> None:
-    """Execute runs: beside the catalog of a `jivs serve` on this or another machine."""
+    """Execute runs: beside the catalog of a `jivs serve` on this or another machine. Its management listener is its own."""
     with clear_errors(Output.TEXT):
-        build_service()
-        raise typer.Exit(supervise({"dispatcher of workers": [sys.executable, "-m", "jivs.worker"]}))
+        _, settings = build_service()
+        raise typer.Exit(_run(settings, None, workers=True))
 
 
-def _listen(address: str, port: int) -> socket.socket:
-    """The socket that the API's process takes requests from. It outlives that process: requests wait for the next one."""
+def _run(settings: Settings, public: socket.socket | None, *, workers: bool) -> int:
+    """Keep the processes running, and measure them as one; the exit code."""
+    from jivs.bootstrap import new_metrics_folder
+
+    private = None
+    if settings.management_port >= 0:
+        private = _listen(settings.management_address, settings.management_port, "MANAGEMENT_PORT")
+    hears, rings = os.pipe()
+    with new_metrics_folder() as folder:
+        python = ["env", *(f"{name}={value}" for name, value in folder.variables.items()), sys.executable, "-m"]
+        commands: dict[str, tuple[list[str], list[int]]] = {}
+        if public is not None or private is not None:
+            given = [one.fileno() if one is not None else _NONE for one in (public, private)]
+            name = "API" if public is not None else "management listener"
+            inherited = [rings, *(number for number in given if number != _NONE)]
+            commands[name] = ([*python, "jivs.api", *(str(number) for number in (*given, rings))], inherited)
+        if workers:
+            commands["dispatcher of workers"] = ([*python, "jivs.worker", str(hears)], [hears])
+        return supervise(commands, folder.tidy)
+
+
+def _listen(address: str, port: int, setting: str) -> socket.socket:
+    """A socket that the API's process takes requests from. It outlives that process: requests wait for the next one."""
     try:
         return socket.create_server(
             (address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET, backlog=512
         )
     except OSError as error:
         raise SettingsError(
-            f"Nobody can listen at {address}:{port}: {error.strerror}. Set SERVER_PORT or --port to a free one."
+            f"Nobody can listen at {address}:{port}: {error.strerror}. Set {setting} to a free one."
         ) from None

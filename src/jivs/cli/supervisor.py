@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 _LONGEST_PAUSE = 5.0
 _SETTLED_SECONDS = 10.0
 _TICK = 0.05
+_TIDY_SECONDS = 1.0
 _WRONG_SETTINGS = 2
 
 
@@ -52,10 +53,10 @@ class _Kept:
         return None
 
 
-def supervise(commands: Mapping[str, Sequence[str]], descriptors: Sequence[int] = ()) -> int:
+def supervise(commands: Mapping[str, tuple[Sequence[str], Sequence[int]]], tidy: Callable[[], None] = lambda: None) -> int:
     """Keep a child running for each command until SIGTERM or Ctrl-C; then they end in good order. The exit code.
 
-    ``descriptors``: files that the children inherit.
+    Beside each command stand the descriptors that it inherits. ``tidy`` is called about once a second.
     """
     ending: list[int] = []
 
@@ -64,10 +65,13 @@ def supervise(commands: Mapping[str, Sequence[str]], descriptors: Sequence[int] 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    kept = [_Kept(name, command, descriptors) for name, command in commands.items()]
-    code = 0
+    kept = [_Kept(name, command, descriptors) for name, (command, descriptors) in commands.items()]
+    code, tidied = 0, time.monotonic()
     while not ending and not code:
         time.sleep(_TICK)
+        if time.monotonic() - tidied > _TIDY_SECONDS:
+            tidy()
+            tidied = time.monotonic()
         code = next((found for child in kept if (found := child.look_after()) is not None), 0)
     for child in kept:
         child.process.terminate()

@@ -17,6 +17,7 @@ from jivs.domain.plan import Bounds
 from jivs.domain.schema import Column, Table, TableKind, TableName
 from jivs.errors import SnapshotLostError, UsageError
 from jivs.ports.connector import Chunk, Listing, Narrowing, Request
+from jivs.ports.metrics import PoolUse
 
 _POLL_SECONDS = 0.2
 _MOST_ESTIMATES = 20_000
@@ -42,7 +43,9 @@ class Connections(Generic[Connection]):
         alive: Callable[[Connection], bool] = lambda _: True,
     ) -> None:
         self._alive = alive
-        self._slots = threading.Semaphore(max(1, most))
+        self._most = max(1, most)
+        self._slots = threading.Semaphore(self._most)
+        self._waiting = 0
         self._opener = opener
         self._closer = closer
         self._fixed = fixed
@@ -62,9 +65,21 @@ class Connections(Generic[Connection]):
             raise
         self._give_back(connection)
 
+    def use(self) -> PoolUse:
+        """How they are used now."""
+        with self._lock:
+            idle = len(self._idle)
+            return PoolUse(active=len(self._all) - idle, idle=idle, pending=self._waiting, limit=self._most)
+
     def _take(self) -> Connection:
-        while not self._slots.acquire(timeout=_POLL_SECONDS):
-            self._require_survivors()
+        with self._lock:
+            self._waiting += 1
+        try:
+            while not self._slots.acquire(timeout=_POLL_SECONDS):
+                self._require_survivors()
+        finally:
+            with self._lock:
+                self._waiting -= 1
         while (idle := self._pop()) is not None:
             if self._alive(idle):
                 return idle
@@ -234,6 +249,11 @@ class OneByOne:
         low, high = int(bounds["from"]), int(bounds["to"])
         edges = sorted({low, high, *(low + (high - low) * index // SLICES for index in range(1, SLICES))})
         return [{**bounds, "from": first, "to": beyond} for first, beyond in pairwise(edges)] or [bounds]
+
+    def connections(self: Any) -> PoolUse:
+        """Those of its readers."""
+        use: PoolUse = self._readers.use()
+        return use
 
     def prepare(self, names: Sequence[TableName]) -> None:
         """Nothing to fetch ahead."""

@@ -25,6 +25,7 @@ from jivs.domain.source import Address, Capabilities, Limits, ServerInfo, Snapsh
 from jivs.errors import IntegrityError, SchemaChangedError, UsageError
 from jivs.ports.clock import stamp
 from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Session, TypeRow
+from jivs.ports.metrics import PoolUse
 from jivs.transfer.conform import conform
 from jivs.wire.rowhash import RowHasher
 
@@ -250,6 +251,9 @@ class _Session(OneByOne):
             rows = conform(table.columns, chunk)
             total += hasher.fingerprint(rows.batch, rows.overrides)
         return total
+
+    def connections(self) -> PoolUse:
+        return PoolUse()
 
     def interrupt(self) -> None:
         self._stopped.set()

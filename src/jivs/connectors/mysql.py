@@ -158,16 +158,18 @@ class _Session(OneByOne):
             defer_connect=True,
             **given,
         )
-        connection.connect(self._small_socket() if self._pace.rate else None)
+        connection.connect(self._socket() if self._pace.rate or address.pinned else None)
         return connection
 
-    def _small_socket(self) -> socket.socket:
-        """With a pace set, a small receive buffer: the server must not send far ahead of what was asked for."""
-        opened = socket.socket(socket.AF_INET6 if ":" in self._address.host else socket.AF_INET)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+    def _socket(self) -> socket.socket:
+        """To the pinned address. With a pace set, a small receive buffer: the server must not send far ahead of it."""
+        host = self._address.pinned or self._address.host or "localhost"
+        opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        if self._pace.rate:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
         opened.settimeout(self._options.connect_timeout)
         try:
-            opened.connect((self._address.host or "localhost", self._address.port or 3306))
+            opened.connect((host, self._address.port or 3306))
         except OSError as error:
             opened.close()
             raise self._unreachable(error) from None

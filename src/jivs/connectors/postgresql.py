@@ -100,6 +100,7 @@ class _Session(OneByOne):
         try:
             connection = psycopg.connect(
                 host=address.host or None,
+                hostaddr=address.pinned or None,
                 port=address.port,
                 dbname=address.database or None,
                 user=address.username or None,

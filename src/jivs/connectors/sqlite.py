@@ -28,6 +28,7 @@ from jivs.domain.source import Address, Capabilities, Limits, ServerInfo, Snapsh
 from jivs.errors import JivsError, RowTooLargeError, SchemaChangedError, TransientError, UsageError
 from jivs.ports.clock import stamp
 from jivs.ports.connector import Chunk, Connector, Listing, Pace, Request, Session, TypeRow
+from jivs.ports.metrics import PoolUse
 from jivs.wire import sqlite as compiled
 from jivs.wire.canonical import row_hash
 from jivs.wire.native import Limits as BatchLimits
@@ -431,6 +432,9 @@ class _Session(OneByOne):
             for row in rows:
                 total += row_hash([values.canonical(take, value) for take, value in zip(takes, row, strict=True)])
         return Fingerprint.of(count, total)
+
+    def connections(self) -> PoolUse:
+        return self._pool.use()
 
     def interrupt(self) -> None:
         for connection in self._pool.everyone():

@@ -53,8 +53,13 @@ def without_password(address: Address) -> Address:
     return replace(address, password=Secret(""))
 
 
+def is_archive_name(name: str) -> bool:
+    """Whether an archive of the service can have this name."""
+    return re.fullmatch(ARCHIVE_NAME, name, re.ASCII) is not None
+
+
 def require_archive_name(name: str) -> str:
     """The name as it is. Raises UsageError for what is none."""
-    if re.fullmatch(ARCHIVE_NAME, name, re.ASCII) is None:
+    if not is_archive_name(name):
         raise UsageError("Name an archive with letters, digits, dots, dashes and underscores, 100 at most, no dot first.")
     return name

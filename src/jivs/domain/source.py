@@ -42,7 +42,11 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """A connection URL taken apart. ``shown`` is what may be printed, logged and written into a manifest."""
+    """A connection URL taken apart. ``shown`` is what may be printed, logged and written into a manifest.
+
+    ``pinned``: the IP address to connect to, where somebody resolved the host and checked it; the name service is not asked
+    again, for it might answer otherwise. Certificates are still held against the host's name.
+    """
 
     scheme: str
     host: str = ""
@@ -51,6 +55,7 @@ class Address:
     username: str = ""
     password: Secret = field(default_factory=lambda: Secret(""))
     options: dict[str, str] = field(default_factory=dict, repr=False)
+    pinned: str = ""
 
     @property
     def shown(self) -> str:
@@ -133,7 +138,8 @@ class Limits:
     """What a run may ask of a source. 0 means no limit.
 
     ``connections`` counts every connection at once, the snapshot's holder included. ``memory`` is the budget of the
-    whole process in bytes, ``batch_rows`` a hard ceiling on rows in one batch, ``compression_level`` that of Zstandard.
+    whole process in bytes, of which ``reserved`` are not for rows, ``batch_rows`` a hard ceiling on rows in one batch,
+    ``compression_level`` that of Zstandard.
     """
 
     parallel: int = 4
@@ -141,6 +147,7 @@ class Limits:
     rows_per_second: int = 0
     batch_rows: int = 0
     memory: int = 512 << 20
+    reserved: int = 0
     compression_level: int = 1
 
     @property

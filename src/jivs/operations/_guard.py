@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 from jivs.domain.guard import Guard
@@ -25,15 +26,18 @@ _PATH_OPTIONS = ("cert", "key", "ca", "crl", "file")
 _PATTERN = re.compile(r"[*?\[]")
 
 
-def check(guard: Guard, address: Address) -> None:
-    """Raises ForbiddenError naming the setting that would allow it, UnreachableError for a name that is none."""
+def checked(guard: Guard, address: Address) -> Address:
+    """The address with what its host's name stands for now, all of which is allowed; connect to that, and ask no more.
+
+    Raises ForbiddenError naming the setting that would allow it, UnreachableError for a name that is none.
+    """
     for name, value in address.options.items():
         if (name.endswith(_PATH_OPTIONS) or ("/" in value and len(value) > 1)) and value not in {"", "system"}:
             _check_path(guard, value)
     if address.scheme in _FILES:
         _check_path(guard, address.database)
-    else:
-        _check_host(guard, address)
+        return address
+    return replace(address, pinned=_check_host(guard, address))
 
 
 def _check_path(guard: Guard, path: str) -> None:
@@ -46,7 +50,7 @@ def _check_path(guard: Guard, path: str) -> None:
         )
 
 
-def _check_host(guard: Guard, address: Address) -> None:
+def _check_host(guard: Guard, address: Address) -> str:
     if not address.host or address.host.startswith("/") or "," in address.host:
         raise UsageError("Name one host: sockets of this machine and lists of hosts are not for sources of the service.")
     try:
@@ -55,6 +59,7 @@ def _check_host(guard: Guard, address: Address) -> None:
         raise UnreachableError(f"There is no host {address.host}: check its name.") from None
     for *_, place in found:
         _check_ip(guard, ipaddress.ip_address(str(place[0]).partition("%")[0]), address)
+    return str(found[0][-1][0])
 
 
 def _check_ip(guard: Guard, ip: ipaddress.IPv4Address | ipaddress.IPv6Address, address: Address) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from jivs import logs
 from jivs.archive import runs
 from jivs.archive.reader import batches, quarantined_cells
 from jivs.archive.writer import SegmentStore, SegmentWriter
@@ -37,6 +38,7 @@ from jivs.errors import (
     TransientError,
     UserError,
 )
+from jivs.operations import _measured
 from jivs.operations._sharing import CancelledError, Offers, Share, Take
 from jivs.operations._small import Later, groups, names
 from jivs.operations.job import ExtractJob, Progress
@@ -91,8 +93,8 @@ class Reading:
         keeper.start()
         try:
             self._end_tables()
-            with ThreadPoolExecutor(max_workers=readers, thread_name_prefix="reader") as pool:
-                for future in [pool.submit(self._loop) for _ in range(readers)]:
+            with _measured.readers(self.app.metrics, self.job, readers), ThreadPoolExecutor(readers, "reader") as pool:
+                for future in [pool.submit(logs.carried(self._loop)) for _ in range(readers)]:
                     future.result()
             if self.fatal is None and not self.job.gate.stopped:
                 self._end_tables()
@@ -212,6 +214,7 @@ class Reading:
         with self._lock:
             self.parts[part.partition] = part
             self.seconds[part.table] = self.seconds.get(part.table, 0.0) + seconds
+        _measured.finished(self.app.metrics, part)
         self.progress.partition(part.table, part.partition)
 
     def _gives_up(self, partition: Partition, step: Step, error: JivsError) -> bool:
@@ -227,7 +230,8 @@ class Reading:
             self.app.clock.sleep(0.2 * 2**step.attempts)
             return False
         with self._lock:
-            self.failed.setdefault(partition.table, error)
+            if self.failed.setdefault(partition.table, error) is error:
+                _measured.given_up(self.app.metrics, self._tables[partition.table], self.parts)
         if error.detail:
             _LOG.debug("%s: %s", partition.table, error.detail)
         self.progress.warned(f"{partition.table}: {error.message}")
@@ -486,9 +490,9 @@ def table_state(plan: TablePlan, run: RunPlan, parts: list[Part], proof: Proof |
 
 def _disk_error(store: Store, error: OSError) -> JivsError:
     if isinstance(error, pa.ArrowException) and error.errno is None:
-        return StoreError(f"Writing to {store.address} failed: {error}. Check the disk, then go on with --resume.")
+        return StoreError(f"Writing to {store.spool} failed: {error}. Check the disk, then go on with --resume.")
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return StoreError("Too many files are open: raise the limit (ulimit -n), then go on with --resume.")
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StoreError(f"The disk of {store.address} is full: free some space, then go on with --resume.")
-    return StoreError(f"Writing to {store.address} failed: {error.strerror}. Check the disk, then go on with --resume.")
+        return StoreError(f"The disk of {store.spool} is full: free some space, then go on with --resume.")
+    return StoreError(f"Writing to {store.spool} failed: {error.strerror}. Check the disk, then go on with --resume.")

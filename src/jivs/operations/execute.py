@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
+from jivs import logs
 from jivs.archive import chain
 from jivs.archive import runs as records
 from jivs.domain.extraction import Job
@@ -102,7 +103,19 @@ class Execution:
 
     def run(self) -> RunState | None:
         """Execute it; the state that it was left in, None if another worker has it now."""
-        keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        app, run = self._service.app, self._run
+        begun = app.tracing.span("run", run__id=run.id, run__kind=run.kind, run__epoch=run.epoch, source=run.source)
+        with begun as span, logs.run(run.id, span.trace_id):
+            state = self._execute()
+            span.note(run__state=state.value if state else "")
+            if state is RunState.FAILED:
+                span.fail(state.value)
+        if state is not None and state.ended and run.started_at is not None:
+            app.metrics.run_ended(run.kind, state, (self._service.clock.now() - run.started_at).total_seconds())
+        return state
+
+    def _execute(self) -> RunState | None:
+        keeper = threading.Thread(target=logs.carried(self._keep), name="keeper", daemon=True)
         keeper.start()
         try:
             state, message, retry_at = self._work()
@@ -131,8 +144,7 @@ class Execution:
     def _extract(self) -> Outcome:
         service, job = self._service, self._job
         source = sources.get(service, self._run.source_id)
-        address = sources.opened(service, source)
-        _guard.check(service.guard, address)
+        address = _guard.checked(service.guard, sources.opened(service, source))
         limits = service.app.limits
         self._rate = source.max_rows_per_second or limits.rows_per_second
         self._pace.rate = self._rate

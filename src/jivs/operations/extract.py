@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jivs import logs
 from jivs.archive import chain, runs
 from jivs.archive.schemas import SchemaFiles
 from jivs.domain.archive import Proof, TableState
@@ -60,7 +61,8 @@ def prepare(app: App, job: ExtractJob) -> Opened:
     address = replace(job.address, options={**job.address.options, **job.options})
     connector = app.connector(address)
     label = job.source_name or connector.label(address)
-    limits = replace(job.limits, parallel=planning.readers(job.limits))
+    limits = replace(job.limits, reserved=app.store(job.archive).memory)
+    limits = replace(limits, parallel=planning.readers(limits))
     return Opened(
         address=address,
         connector=connector,
@@ -103,7 +105,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
     named = bool(job.source_name)
     planning.require_source(link.manifest if link else None, opened.label, opened.address.shown, named=named)
     old = _unfinished(app, store, opened, job)
-    with closing(open_session(app, job, opened)) as session:
+    with closing(open_session(app, job, opened)) as session, app.metrics.source_pool(opened.label, session.connections):
         server = session.ping()
         listings = session.tables()
         chosen = choose(listings, job.selection)
@@ -118,7 +120,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
         run_id = old.plan.run_id if old else job.lease.run_id if job.lease else new_run_id(app.clock)
         if old is not None:
             planning.take_over(app, store, old)
-        with _beating(app, store, run_id):
+        with _beating(app, store, run_id), logs.run(run_id):
             job.gate.passed()
             if old is None:
                 planned = planning.plan_run(
@@ -196,6 +198,7 @@ def _run(
         progress.phase("publish")
         reading.require_lease()
         outcome = _finish(app, reading, opened, server, snapshot, notes, pause)
+        app.metrics.verification_failed(sum(result.verdict == "differs" for result in outcome.tables))
         if job.lease is None:
             state = RunState.COMPLETED if outcome.complete else RunState.INCOMPLETE
             app.catalog().transition(work.plan.run_id, epoch, state)
@@ -274,16 +277,16 @@ def _finish(
     failed: list[dict[str, str]] = []
     current = chain.newest(store)
     one = snapshot.one and _shared(planned)
-    known = {table.key: table for table in current.manifest.tables} if current else {}
-    schemas = SchemaFiles(store, planned, job.selection)
+    mine = {table_plan.table.name for table_plan in planned.tables}
+    before = [state for state in (current.manifest.tables if current else ()) if state.source == planned.source]
+    schemas = SchemaFiles(store, planned, job.selection, [state for state in before if state.name in mine])
     for table_plan in planned.tables:
         result, state = _judge(reading, table_plan, one=one)
         results.append(result)
         if state is None:
             failed.append({"table": str(table_plan.table.name), "reason": result.reason})
         else:
-            before = known.get((planned.source, table_plan.table.name))
-            states.append(replace(state, schema_file=schemas.add(table_plan.table, before)))
+            states.append(replace(state, schema_file=schemas.add(table_plan.table)))
     schemas.write()
     published = chain.publish(
         store,

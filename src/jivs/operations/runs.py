@@ -18,7 +18,9 @@ def start(service: Service, actor: str, extraction_id: int) -> Run:
     extraction = extractions.get(service, extraction_id)
     run_id = new_run_id(service.clock)
     deed = Deed(actor=actor, action="run.started", object=f"extraction:{extraction.name}", detail={"run": run_id})
-    return service.work().submit(extraction, run_id, service.shelf.address(extraction.job.archive), actor, deed)
+    run = service.work().submit(extraction, run_id, service.shelf.address(extraction.job.archive), actor, deed)
+    service.queue.publish(run.id)
+    return run
 
 
 def command(service: Service, actor: str, extraction_id: int, wanted: Command) -> Run:
@@ -33,6 +35,8 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
     run = min(unended, key=lambda one: (one.state is RunState.PENDING, one.seq))
     deed = Deed(actor=actor, action=f"run.{wanted.value}", object=f"extraction:{extraction.name}", detail={"run": run.id})
     changed = service.work().command(run.id, wanted, deed)
+    if changed.state is RunState.PENDING:
+        service.queue.publish(run.id)
     if changed.state is RunState.CANCELLED and run.epoch:
         with suppress(StoreError):  # the next sweep removes them
             records.abandon(service.app.store(run.archive), run.id)

@@ -128,10 +128,10 @@ def check(service: Service, draft: SourceDraft) -> None:
     with suppress(
         UnreachableError
     ):  # a host may be down when its source is kept; it is checked again before each connection
-        _guard.check(service.guard, draft.address)
+        _guard.checked(service.guard, draft.address)
 
 
 def _session(service: Service, address: Address) -> Session:
-    _guard.check(service.guard, address)
+    address = _guard.checked(service.guard, address)
     one = replace(service.app.limits, connections=2)
     return service.app.connector(address).open(address, one, Request(), Throttle(0, service.clock))

@@ -42,8 +42,14 @@ class VerifyJob:
 
 def verify(app: App, job: VerifyJob, progress: proof.Progress = lambda _name, _bytes: None) -> Verdict:
     """The verdict on an archive; with ``source`` also on what differs in the source by now."""
+    verdict = _verify(app, job, progress)
+    app.metrics.verification_failed(sum(finding.severity is Severity.ERROR for finding in verdict.findings))
+    return verdict
+
+
+def _verify(app: App, job: VerifyJob, progress: proof.Progress) -> Verdict:
     store = app.store(job.archive)
-    verdict = proof.verify(store, job.level, expect=job.expect, threads=2, progress=progress)
+    verdict = proof.verify(store, job.level, expect=job.expect, threads=max(2, store.parallel // 2), progress=progress)
     if not job.source:
         return verdict
     if job.level == "files":

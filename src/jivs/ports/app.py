@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jivs.domain.source import Address, Limits
 from jivs.ports.catalog import Catalog
 from jivs.ports.clock import Clock
 from jivs.ports.connector import Connector
+from jivs.ports.metrics import Metrics, NoMetrics
 from jivs.ports.store import Store
+from jivs.ports.tracing import NoTracing, Tracing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +31,5 @@ class App:
     clock: Clock
     owner: str
     gone: Callable[[str], bool]
+    metrics: Metrics = field(default_factory=NoMetrics)
+    tracing: Tracing = field(default_factory=NoTracing)

@@ -11,6 +11,7 @@ from jivs.domain.plan import Bounds
 from jivs.domain.quarantine import QuarantinedRow, QuarantinedValue
 from jivs.domain.schema import Table, TableKind, TableName
 from jivs.domain.source import Address, Capabilities, Limits, ServerInfo, Snapshot
+from jivs.ports.metrics import PoolUse
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,6 +138,9 @@ class Session(Protocol):
 
     def ends(self, tables: Sequence[Table], *, count: bool) -> list[tuple[int, str]]:
         """``count`` (-1 if not wanted) and ``changed`` of each table."""
+
+    def connections(self) -> PoolUse:
+        """How its connections are used now; nothing where a source has none. Answers at once, also after ``close``."""
 
     def interrupt(self) -> None:
         """Make calls in progress, in any thread, end soon with an error."""

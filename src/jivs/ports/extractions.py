@@ -43,10 +43,6 @@ class Extractions(Protocol):
     def head(self, extraction_id: int) -> Head | None:
         """One of them."""
 
-    @property
-    def embedded(self) -> bool:
-        """Whether ``heads`` and ``head`` wait for nobody: no server, no lock."""
-
     def page(
         self,
         *,

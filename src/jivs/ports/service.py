@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from jivs.domain.access import User
 from jivs.domain.guard import Guard
 from jivs.ports.accounts import Accounts
 from jivs.ports.app import App
+from jivs.ports.cache import Cache
 from jivs.ports.clock import Clock
 from jivs.ports.extractions import Extractions
+from jivs.ports.metrics import Metrics
+from jivs.ports.queue import Queue
 from jivs.ports.registry import Registry
 from jivs.ports.secrets import Claims, Passwords, Tokens, Vault
 from jivs.ports.shelf import Shelf
 from jivs.ports.work import Work
+
+Check = Callable[[], Mapping[str, str | int]]
+"""Gives details of something that works; raises JivsError if it does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
     """What ``bootstrap.build_service`` made. ``access_seconds`` and ``refresh_seconds``: how long tokens live.
 
-    ``sessions``: access tokens that were found good, with the stamp of the accounts at that time.
+    ``embedded``: the catalog is a file; reading a row of it takes microseconds and waits for nobody. ``sessions``: access
+    tokens that were found good, with the stamp of the accounts at that time.
+
+    ``checks`` look at what the service depends on, by name. Without ``db``, the catalog, no request can be served; the
+    service goes on without the others.
     """
 
     app: App
@@ -34,7 +44,16 @@ class Service:
     work: Callable[[], Work]
     shelf: Shelf
     guard: Guard
+    cache: Cache
+    queue: Queue
     clock: Clock
     access_seconds: int
     refresh_seconds: int
+    embedded: bool
+    checks: Mapping[str, Check]
     sessions: dict[str, tuple[int, User, Claims]] = field(default_factory=dict, repr=False)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Those of the application."""
+        return self.app.metrics

@@ -32,6 +32,14 @@ class Store(Protocol):
     def spool(self) -> Path:
         """A local folder for files being written; ``put`` from it is cheapest."""
 
+    @property
+    def parallel(self) -> int:
+        """How many calls at once are worth their threads: 1 where none waits for another machine."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes that its client and what is read ahead take of a run's memory."""
+
     def put(self, local: Path, path: str) -> None:
         """Move the local file to ``path``, durably. Content-addressed: an existing file of that path is kept as it is."""
 
@@ -46,8 +54,8 @@ class Store(Protocol):
     def replace(self, path: str, data: bytes) -> None:
         """Write a file durably and atomically, whether it exists or not."""
 
-    def read(self, path: str) -> bytes:
-        """The file's bytes."""
+    def read(self, path: str, start: int = 0, count: int | None = None) -> bytes:
+        """The file's bytes, or ``count`` of them from ``start`` on: fewer where the file ends before."""
 
     def open(self, path: str) -> BinaryIO:
         """A seekable reader."""
@@ -69,5 +77,5 @@ class Store(Protocol):
         would be removed. The number of files removed.
         """
 
-    def local(self, path: str) -> str:
-        """An address of the file that readers of Parquet can open themselves."""
+    def local(self, path: str) -> Path | None:
+        """The file's place on a disk of this machine, where other readers can open it; None: it can be read here only."""

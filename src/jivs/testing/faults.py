@@ -27,6 +27,14 @@ class FaultyStore:
     def spool(self) -> Path:
         return self._store.spool
 
+    @property
+    def parallel(self) -> int:
+        return self._store.parallel
+
+    @property
+    def memory(self) -> int:
+        return self._store.memory
+
     def put(self, local: Path, path: str) -> None:
         self._fault(f"before put {path}")
         self._store.put(local, path)
@@ -54,8 +62,8 @@ class FaultyStore:
         self._store.delete(path)
         self._fault(f"after delete {path}")
 
-    def read(self, path: str) -> bytes:
-        return self._store.read(path)
+    def read(self, path: str, start: int = 0, count: int | None = None) -> bytes:
+        return self._store.read(path, start, count)
 
     def open(self, path: str) -> BinaryIO:
         return self._store.open(path)
@@ -72,5 +80,5 @@ class FaultyStore:
     def clean_spool(self, gone: Callable[[str], bool]) -> int:
         return self._store.clean_spool(gone)
 
-    def local(self, path: str) -> str:
+    def local(self, path: str) -> Path | None:
         return self._store.local(path)

@@ -1,18 +1,24 @@
-"""Private database servers for tests and benchmarks: on loopback, on free ports, in a folder of their own, as a user that
+"""Private servers for tests and benchmarks: on loopback, on free ports, in a folder of their own, as a user that
 is not root, stopped by their own process id.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,6 +73,10 @@ class Server:
         """The server's command line."""
         raise NotImplementedError  # each server has its own
 
+    def full_command(self) -> list[str]:
+        """The command line, as an ordinary user."""
+        return _as_user(self.command())
+
     def ready(self) -> bool:
         """Whether it answers."""
         raise NotImplementedError  # each server has its own
@@ -74,7 +84,7 @@ class Server:
     def start(self) -> None:
         """Start and wait until it answers."""
         log = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen(_as_user(self.command()), cwd=self.folder, stdout=log, stderr=log)
+        self.process = subprocess.Popen(self.full_command(), cwd=self.folder, stdout=log, stderr=log)
         log.close()
         wait_for(lambda: self.process is not None and (self.process.poll() is not None or self.ready()), _START_SECONDS)
         if self.process.poll() is not None:
@@ -84,12 +94,36 @@ class Server:
         """End the server and wait for it."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
+            self.process.send_signal(signal.SIGCONT)  # a frozen one would not hear it
             try:
                 self.process.wait(timeout=30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
         self.process = None
+
+    def crash(self) -> None:
+        """End it at once."""
+        self.stop(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Let it stand still: connections stay, nothing answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def write(self, name: str, text: str) -> Path:
+        """A file that only the server's user reads."""
+        path = self.folder / name
+        path.touch(0o600)
+        path.write_text(text)
+        if os.geteuid() == 0:
+            shutil.chown(path, _USER)
+        return path
 
     def __enter__(self) -> Self:
         self.start()
@@ -249,6 +283,172 @@ class MariaServer(Server):
         """A connection URL."""
         return f"mariadb://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
-    def crash(self) -> None:
-        """End it at once."""
-        self.stop(9)
+
+class RedisServer(Server):
+    """Redis with a password, as a cache: 64 MB, the least recently used go first. ``settings`` as in redis.conf."""
+
+    def __init__(self, **settings: str) -> None:
+        super().__init__("redis")
+        given = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "requirepass": PASSWORD,
+            "dir": str(self.folder),
+            "save": '""',
+            "maxmemory": "64mb",
+            "maxmemory-policy": "allkeys-lru",
+            **settings,
+        }
+        self.write("redis.conf", "".join(f"{key} {value}\n" for key, value in given.items()))
+
+    def command(self) -> list[str]:
+        return [_binary("redis-server", "/usr/bin"), str(self.folder / "redis.conf")]
+
+    def ready(self) -> bool:
+        import redis
+
+        try:
+            return bool(self.client().ping())
+        except redis.RedisError:
+            return False
+
+    def client(self) -> Any:
+        """A driver's client."""
+        import redis
+
+        return redis.Redis(host="127.0.0.1", port=self.port, password=PASSWORD, socket_timeout=5)
+
+
+class RabbitServer(Server):
+    """RabbitMQ: a node of its own with an epmd of its own, both on loopback only."""
+
+    def __init__(self) -> None:
+        super().__init__("rabbitmq")
+        logging.getLogger("pika").setLevel(logging.CRITICAL)  # or it prints a traceback for every attempt to connect
+        self._names = free_port()
+        self._between = free_port()
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self.write(
+            "rabbitmq.conf",
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\ndefault_user = jivs\ndefault_pass = {PASSWORD}\n"
+            "vm_memory_high_watermark.absolute = 256MB\ndisk_free_limit.absolute = 50MB\nlog.file = false\n"
+            "log.console = true\nlog.console.level = warning\n",
+        )
+        self.write("plugins", "[].\n")
+        self._environment = [
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            f"HOME={self.folder}",
+            "ERL_EPMD_ADDRESS=127.0.0.1",
+            f"ERL_EPMD_PORT={self._names}",
+            f"RABBITMQ_DIST_PORT={self._between}",
+            f"RABBITMQ_NODENAME=jivs{self.port}@localhost",
+            f"RABBITMQ_CONF_ENV_FILE={self.folder / 'none'}",
+            f"RABBITMQ_CONFIG_FILE={self.folder / 'rabbitmq.conf'}",
+            f"RABBITMQ_ENABLED_PLUGINS_FILE={self.folder / 'plugins'}",
+            f"RABBITMQ_MNESIA_BASE={self.folder / 'mnesia'}",
+            f"RABBITMQ_GENERATED_CONFIG_DIR={self.folder / 'generated'}",
+            f"RABBITMQ_LOG_BASE={self.folder / 'log'}",
+            "RABBITMQ_ALLOW_INPUT=1",  # the script becomes the node, instead of watching it as a second process
+            "RABBITMQ_SERVER_START_ARGS=-noinput",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none",
+        ]
+
+    def command(self) -> list[str]:
+        return ["env", "-i", *self._environment, "/usr/lib/rabbitmq/bin/rabbitmq-server"]
+
+    def start(self) -> None:
+        if self._epmd is None:  # the node would start one that outlives it
+            command = [_binary("epmd", "/usr/bin"), "-address", "127.0.0.1", "-port", str(self._names)]
+            self._epmd = subprocess.Popen(_as_user(command), cwd=self.folder)
+        super().start()
+
+    def ready(self) -> bool:
+        import pika
+
+        try:
+            pika.BlockingConnection(self.parameters()).close()
+        except (pika.exceptions.AMQPError, OSError):
+            return False
+        return True
+
+    def control(self, *words: str) -> None:
+        """What an operator does with rabbitmqctl."""
+        self.run(["env", "-i", *self._environment, "/usr/lib/rabbitmq/bin/rabbitmqctl", *words])
+
+    def parameters(self) -> Any:
+        """What a driver connects with."""
+        import pika
+
+        credentials = pika.PlainCredentials("jivs", PASSWORD)
+        return pika.ConnectionParameters("127.0.0.1", self.port, credentials=credentials)
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        if self._epmd is not None:
+            self._epmd.terminate()
+            self._epmd.wait()
+
+
+class S3Server(Server):
+    """An object store (moto) that checks signatures and lists twenty objects a page; everything is in its memory.
+
+    It runs as the user of the tests: the interpreter may lie where only that user can read it.
+    """
+
+    region = "us-east-1"
+
+    def __init__(self) -> None:
+        super().__init__("s3")
+        self.key = ""
+        self.secret = ""
+        self._clients: dict[tuple[str, str], Any] = {}
+
+    def command(self) -> list[str]:
+        return ["env", "MOTO_S3_DEFAULT_MAX_KEYS=20", sys.executable, "-m", "jivs.testing.objects", str(self.port)]
+
+    def full_command(self) -> list[str]:
+        return self.command()
+
+    def ready(self) -> bool:
+        with suppress(OSError):
+            urllib.request.urlopen(f"{self.url}/moto-api/data.json", timeout=5).close()
+            return True
+        return False
+
+    def start(self) -> None:
+        super().start()
+        iam = self.client("iam")
+        iam.create_user(UserName="jivs")
+        made = iam.create_access_key(UserName="jivs")["AccessKey"]
+        everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+        iam.put_user_policy(UserName="jivs", PolicyName="all", PolicyDocument=json.dumps(everything))
+        self.key, self.secret = made["AccessKeyId"], made["SecretAccessKey"]
+        headers = {"Content-Type": "text/plain"}
+        strict = urllib.request.Request(f"{self.url}/moto-api/reset-auth", data=b"0", headers=headers, method="POST")
+        urllib.request.urlopen(strict, timeout=5).close()
+
+    @property
+    def url(self) -> str:
+        """The endpoint."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings with which JiVS uses it."""
+        return {
+            "JIVS_S3_ENDPOINT": self.url,
+            "AWS_REGION": self.region,
+            "AWS_ACCESS_KEY": self.key,
+            "AWS_SECRET_KEY": self.secret,
+        }
+
+    def client(self, service: str = "s3") -> Any:
+        """A client of its own, made once for its keys."""
+        import boto3
+
+        made = (service, self.key)
+        if made not in self._clients:
+            keys = {"aws_access_key_id": self.key or "nobody", "aws_secret_access_key": self.secret or "nothing"}
+            session = boto3.session.Session(**keys, region_name=self.region)
+            self._clients[made] = session.client(service, endpoint_url=self.url)
+        return self._clients[made]

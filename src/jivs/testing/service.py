@@ -15,14 +15,17 @@ import httpx
 
 
 class ServiceProcess:
-    """Use as a context manager. ``password`` is that of the first user, if this start made one."""
+    """Use as a context manager. ``password`` is that of the first user, if this start made one. Unless ``settings`` say
+    otherwise, its ports are free ones and it opens few connections.
+    """
 
     def __init__(self, state: Path, **settings: str) -> None:
         self.state = state
         self.url = ""
+        self.management = ""
         self.password = ""
         self.printed: list[str] = []
-        self._settings = settings
+        self._settings = {"MANAGEMENT_PORT": "0", "HIKARI_MAXIMUM_POOL_SIZE": "6", **settings}
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -51,7 +54,9 @@ class ServiceProcess:
             self.printed.append(line)
             if match := re.match(r"First user: admin, password: (\S+)", line):
                 self.password = match[1]
-            if match := re.match(r"JiVS is at (\S+)", line):
+            if match := re.search(r'Management is at (http[^\s"]+)', line):
+                self.management = match[1]
+            if match := re.search(r'JiVS is at (http[^\s"]+)', line):
                 self.url = match[1]
                 threading.Thread(target=self._listen, daemon=True).start()
                 return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jivs.domain.plan import Bounds
@@ -17,6 +19,7 @@ from jivs.domain.source import Limits
 from jivs.errors import AlreadyExistsError, ConflictError, FencedError, UsageError
 from jivs.ports.catalog import Catalog
 from jivs.ports.connector import Request, Session
+from jivs.ports.shelf import Shelf
 from jivs.ports.store import Store
 from jivs.testing.clock import FakeClock
 from jivs.transfer.conform import conform
@@ -40,6 +43,51 @@ class StoreSuite:
         with store.open("a/b.txt") as file:
             file.seek(5)
             assert file.read() == b"longer"
+
+    def test_ranges_are_those_of_the_file(self, store: Store) -> None:
+        data = random.Random(1).randbytes(3_000_000)
+        store.replace("a/large", data)
+        assert store.read("a/large", 5, 10) == data[5:15]
+        assert store.read("a/large", 2_999_990) == data[-10:]
+        assert store.read("a/large", 2_999_990, 100) == data[-10:]
+        assert store.read("a/large", 7, 0) == b""
+        draw = random.Random(2)
+        with store.open("a/large") as file:
+            for _ in range(40):
+                start, count = draw.randrange(len(data)), draw.choice([1, 4000, 70_000, 900_000])
+                assert file.seek(start) == start
+                assert file.read(count) == data[start : start + count]
+                assert file.read(300_000) == data[start + count : start + count + 300_000]
+            assert file.seek(-8, 2) == len(data) - 8
+            assert file.read() == data[-8:]
+            assert file.read(1) == b""
+        with store.open("a/large") as file:
+            assert b"".join(iter(lambda: file.read(50_000), b"")) == data
+
+    def test_an_empty_file_is_a_file(self, store: Store) -> None:
+        store.replace("empty", b"")
+        assert store.size("empty") == 0
+        assert store.read("empty") == b""
+        with store.open("empty") as file:
+            assert file.read() == b""
+
+    def test_readers_of_parquet_read_it(self, store: Store) -> None:
+        table = pa.table({"id": range(50_000), "text": [f"text {number}" for number in range(50_000)]})
+        local = store.spool / "table"
+        pq.write_table(table, local, row_group_size=7000)
+        store.put(local, "data/t.parquet")
+        with store.open("data/t.parquet") as file:
+            assert pq.read_metadata(file).num_rows == 50_000
+        with store.open("data/t.parquet") as file:
+            assert pq.read_table(file, columns=["id"]) == table.select(["id"])
+        place = store.local("data/t.parquet")
+        assert place is None or pq.read_table(place) == table
+
+    def test_what_is_not_there_is_not_found(self, store: Store) -> None:
+        for act in (store.read, store.open, store.size, lambda path: store.read(path, 3, 5)):
+            with pytest.raises(FileNotFoundError):
+                act("not/there")
+        assert not store.exists("not/there")
 
     def test_create_succeeds_once(self, store: Store) -> None:
         store.create("m/1", b"first")
@@ -74,6 +122,17 @@ class StoreSuite:
         assert store.read("data/x/abc.parquet") == b"rows"
         assert not local.exists()
 
+    def test_many_are_put_together(self, store: Store) -> None:
+        files = []
+        for number in range(50):
+            local = store.spool / f"file {number}"
+            local.write_bytes(b"x" * number)
+            files.append((local, f"data/a%41-{number:02d}/f.parquet"))
+        store.put_all(files)
+        found = [(entry.path, entry.bytes) for entry in store.list("data/")]
+        assert found == [(path, number) for number, (_, path) in enumerate(files)]
+        assert not any(local.exists() for local, _ in files)
+
     def test_list_is_ordered_and_by_prefix(self, store: Store) -> None:
         for path in ("data/b", "data/a/z", "database", "other"):
             store.replace(path, b"x")
@@ -103,6 +162,34 @@ class StoreSuite:
         store.clean_spool(lambda name: name == "dead")
         assert (store.spool / "living" / "file").exists()
         assert not (store.spool / "dead").exists()
+
+
+class ShelfSuite:
+    """For every Shelf."""
+
+    @pytest.fixture
+    def shelf(self) -> Shelf:
+        """An empty shelf."""
+        raise NotImplementedError  # whoever uses the suite gives it
+
+    @pytest.fixture
+    def open_store(self) -> Callable[[str], Store]:
+        """Opens the store at an address of the shelf."""
+        raise NotImplementedError  # whoever uses the suite gives it
+
+    def test_names_are_those_of_published_archives(self, shelf: Shelf, open_store: Callable[[str], Store]) -> None:
+        assert shelf.names() == []
+        for name in ("zoo", "a.b-c_d", "Begun"):
+            store = open_store(shelf.address(name))
+            store.replace("runs/r/open.json", b"{}")
+            if name != "Begun":
+                store.create("manifests/00000001.json", b"{}")
+        assert shelf.names() == ["a.b-c_d", "zoo"]
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden", "a b", "a\0", "s3://other"])
+    def test_what_is_no_name_has_no_address(self, shelf: Shelf, name: str) -> None:
+        with pytest.raises(UsageError):
+            shelf.address(name)
 
 
 class CatalogSuite:

@@ -371,6 +371,14 @@ class WorkSuite:
         reader.join()
         assert sorted(seen) == sorted(f"r{one.id}" for one in made)
 
+    def test_runs_are_counted_by_state(self, make: Make, work: Work) -> None:
+        assert work.by_state() == {}
+        first = make("a", when_busy=WhenBusy.QUEUE)
+        for number in range(3):
+            self.start(work, first, f"r{number}")
+        work.command("r2", Command.STOP, DEED)
+        assert work.by_state() == {"PENDING": 2, "CANCELLED": 1}
+
 
 def together(count: int, act: Callable[[int], object]) -> None:
     """Do it in so many threads at once; raises what one of them raised."""

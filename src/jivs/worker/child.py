@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from jivs import bootstrap, settings
+from jivs import bootstrap, logs, settings
 from jivs.errors import JivsError
 from jivs.operations.execute import LEASE_SECONDS, Execution
 from jivs.ports.service import Service
@@ -27,8 +27,9 @@ def main() -> int:
     """Work until told to end."""
     gc.set_threshold(100_000, 20, 100)  # loading the modules makes no garbage, nor does reading make cycles
     loaded = settings.load()
-    logging.basicConfig(level=loaded.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    service = bootstrap.build_service(loaded)
+    logs.setup(loaded.log_level, loaded.log_format)
+    logs.watch_collector(loaded.gc_pause / 1000)
+    service = bootstrap.build_service(loaded, process="worker")
     drain, woken = threading.Event(), threading.Event()
 
     def end(*_: object) -> None:
@@ -43,6 +44,7 @@ def main() -> int:
         woken.wait()
         woken.clear()
         _work(service, drain, loaded.extraction.pause_hold)
+    service.app.tracing.close()
     return 0
 
 

@@ -16,7 +16,8 @@ from jivs.errors import JivsError
 from jivs.ports.service import Service
 
 _LOG = logging.getLogger(__name__)
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 1.0
+_DEAF_SECONDS = 0.25
 _WARM = 2
 _IDLE_SECONDS = 60.0
 _SWEEP_SECONDS = 600.0
@@ -73,21 +74,34 @@ class Dispatcher:
         self._selector = selectors.DefaultSelector()
         self._ended = threading.Event()
         self._swept = 0.0
+        self._heard, self._rung = os.pipe()
         self._spawn_after = 0.0
 
     def end(self) -> None:
         """Let ``run`` return once the runs at hand are given back."""
         self._ended.set()
+        os.write(self._rung, b"\0")
 
     def run(self) -> None:
         """Dispatch until told to end."""
+        self._selector.register(self._heard, selectors.EVENT_READ)
+        threading.Thread(target=self._listen, name="doorbell", daemon=True).start()
         while not self._ended.is_set():
             self._fill()
-            for key, _ in self._selector.select(_POLL_SECONDS):
-                self._hear(key.data)
+            for key, _ in self._selector.select(_POLL_SECONDS if self._service.queue.healthy() else _DEAF_SECONDS):
+                if key.data is None:
+                    os.read(self._heard, 1 << 12)
+                else:
+                    self._hear(key.data)
             self._retire()
             self._sweep()
         self._drain()
+
+    def _listen(self) -> None:
+        """Wake ``run`` when the bell rings."""
+        while not self._ended.is_set():
+            if self._service.queue.wait(_POLL_SECONDS) is not None:
+                os.write(self._rung, b"\0")
 
     def _fill(self) -> None:
         """Wake as many idle children as there are runs to claim, and start new ones where there are too few."""
@@ -96,7 +110,7 @@ class Dispatcher:
             waiting = self._service.work().waiting(self._size)
         except JivsError as error:
             _LOG.warning("The catalog cannot be asked for work: %s", error.message)
-            self._ended.wait(_POLL_SECONDS)
+            self._ended.wait(_DEAF_SECONDS)
             return
         for child in idle[:waiting]:
             child.wake()

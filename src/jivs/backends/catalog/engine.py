@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from jivs.backends.catalog.tables import HEAD
 from jivs.domain.source import Address
 from jivs.errors import UnreachableError, UserError
+from jivs.ports.metrics import PoolUse
 
+_LOG = logging.getLogger(__name__)
 _BUSY_MS = 30_000
 _MIGRATING = 0x6A697673
 """The advisory lock of whoever migrates."""
@@ -25,26 +30,95 @@ APPLICATION = "jivs catalog"
 """What PostgreSQL calls our connections."""
 
 
+_MOST_OF_SQLITE = 16
+"""One connection writes at a time, and readers beyond a few per core gain nothing; each costs descriptors and a cache."""
+
+_KEPT = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolLimits:
+    """How many connections there may be, how many are opened at the start, how many seconds are waited for a free one."""
+
+    maximum: int = 16
+    minimum: int = 0
+    seconds: float = 30.0
+
+
 class Engine:
     """Short transactions, each on a connection of the pool. Raises UnreachableError where the database does not answer."""
 
-    def __init__(self, address: Address, *, pool: int = 4) -> None:
+    def __init__(self, address: Address, pool: PoolLimits | None = None) -> None:
         self.shown = address.database if address.scheme == "sqlite" else address.shown
         self._sqlite = address.scheme == "sqlite"
         self._threads = threading.local()
+        given = pool or PoolLimits()
+        self._limits = given
+        self._most = min(given.maximum, _MOST_OF_SQLITE) if self._sqlite else given.maximum
+        self._waiting = 0
+        self._counting = threading.Lock()
+        least = min(given.minimum, self._most)
+        kept = max(least, min(_KEPT, self._most))
         with self._clear_errors("cannot be used"):
             if self._sqlite:
                 _make_file(Path(address.database))
-            url = f"sqlite:///{address.database}" if self._sqlite else _postgresql_url(address)
+            url = f"sqlite:///{address.database}" if self._sqlite else _postgresql_url(address, given.seconds)
             self._engine = sa.create_engine(
-                url, poolclass=sa.pool.QueuePool, pool_size=pool, max_overflow=12, pool_pre_ping=not self._sqlite
+                url,
+                poolclass=sa.pool.QueuePool,
+                pool_size=kept,
+                max_overflow=self._most - kept,
+                pool_timeout=given.seconds,
+                pool_pre_ping=not self._sqlite,
+                hide_parameters=True,
             )
             if self._sqlite:
                 sa.event.listen(self._engine, "connect", _prepare)
             self._migrate()
+        if least:
+            threading.Thread(target=self._fill, args=(least,), name="pool", daemon=True).start()
+
+    def _fill(self, least: int) -> None:
+        """Open connections before they are needed."""
+        with ExitStack() as held:
+            try:
+                while (found := self.use()).active + found.idle < least:
+                    held.enter_context(self._connection())
+            except (sa.exc.SQLAlchemyError, OSError) as error:
+                opened = self.use().active
+                _LOG.warning(
+                    "The catalog %s lets us open %d connections, not %d: %s", self.shown, opened, least, _reason(error)
+                )
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        with self._counting:
+            self._waiting += 1
+        try:
+            connection = self._engine.connect()
+        finally:
+            with self._counting:
+                self._waiting -= 1
+        with connection:
+            yield connection
+
+    def use(self) -> PoolUse:
+        """How the pool is used now."""
+        pool = self._engine.pool
+        assert isinstance(pool, sa.pool.QueuePool)
+        return PoolUse(active=pool.checkedout(), idle=pool.checkedin(), pending=self._waiting, limit=self._most)
+
+    def ping(self) -> dict[str, str | int]:
+        """What answers, and after how many milliseconds."""
+        began = time.perf_counter()
+        with self.read() as connection:
+            connection.execute(sa.select(1))
+            version = ".".join(str(part) for part in connection.dialect.server_version_info or ())
+        product = "SQLite" if self._sqlite else "PostgreSQL"
+        return {"database": f"{product} {version}".strip(), "milliseconds": round((time.perf_counter() - began) * 1e3)}
 
     def _migrate(self) -> None:
-        with self._engine.connect() as connection:
+        with self._connection() as connection:
             if _version(connection) == HEAD:
                 return
         from alembic import command
@@ -66,7 +140,13 @@ class Engine:
     def _clear_errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OSError) as error:
+        except sa.exc.TimeoutError as error:
+            raise UnreachableError(
+                f"Connection pool exhausted: all {self._most} connections to the catalog were in use for "
+                f"{self._limits.seconds:g} s. Raise HIKARI_MAXIMUM_POOL_SIZE, or HIKARI_CONNECTION_TIMEOUT.",
+                detail=type(error).__name__,
+            ) from error
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, OSError) as error:
             raise UnreachableError(
                 f"The catalog {self.shown} {what}: {_reason(error)}. Check that it is there, or set DATABASE_URL.",
                 detail=type(error).__name__,
@@ -81,13 +161,13 @@ class Engine:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection to read with."""
-        with self._clear_errors("cannot be read"), self._engine.connect() as connection:
+        with self._clear_errors("cannot be read"), self._connection() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """One transaction: all of the block, or nothing. On SQLite it begins as a writer: it waits instead of failing."""
-        with self._clear_errors("cannot be written"), self._engine.connect() as connection:
+        with self._clear_errors("cannot be written"), self._connection() as connection:
             if not self._sqlite:
                 with connection.begin():
                     yield connection
@@ -141,7 +221,7 @@ class Engine:
         self._engine.dispose()
 
 
-def _postgresql_url(address: Address) -> sa.URL:
+def _postgresql_url(address: Address, seconds: float) -> sa.URL:
     return sa.URL.create(
         "postgresql+psycopg",
         username=address.username or None,
@@ -149,7 +229,11 @@ def _postgresql_url(address: Address) -> sa.URL:
         host=address.host or None,
         port=address.port,
         database=address.database or None,
-        query={"fallback_application_name": APPLICATION, **address.options},
+        query={
+            "connect_timeout": str(max(2, round(seconds))),
+            "fallback_application_name": APPLICATION,
+            **address.options,
+        },
     )
 
 

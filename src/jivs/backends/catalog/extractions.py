@@ -42,6 +42,8 @@ _SHOWN = sa.select(
 ).select_from(_JOINED)
 
 
+_ADD = extractions.insert().returning(extractions)
+_SOURCE = sa.select(sources.c.name, sources.c.version).where(sources.c.id == sa.bindparam("source"))
 _HEADS = """\
 SELECT e.id, e.version, s.version, e.updated_at, coalesce(r.id, ''), coalesce(r.state, '')
 FROM extractions e JOIN sources s ON s.id = e.source_id
@@ -80,21 +82,23 @@ class SqlExtractions:
         self, connection: sa.Connection, draft: ExtractionDraft, source_id: int, actor: str, deed: Deed
     ) -> Extraction:
         now = self._now()
-        self._require_source(connection, source_id)
+        source = self._require_source(connection, source_id)
         values = {**_columns(draft), "source_id": source_id, "version": 1, "created_at": now, "updated_at": now}
-        insert = extractions.insert().values(created_by=actor, **values).returning(extractions.c.id)
-        made = connection.execute(insert).scalar_one()
+        row = connection.execute(_ADD, {**values, "created_by": actor}).mappings().one()
         trail.append(self._engine, connection, now, deed)
-        return _extraction(connection.execute(_SHOWN.where(extractions.c.id == made)).mappings().one())
+        fresh = {"source_name": source.name, "source_version": source.version, "last_run": "", "last_state": ""}
+        return _extraction({**row, **fresh})
 
     @staticmethod
     def _taken(draft: ExtractionDraft) -> AlreadyExistsError:
         return AlreadyExistsError(f"There is an extraction or a source {draft.name} already: take another name.")
 
     @staticmethod
-    def _require_source(connection: sa.Connection, source_id: int) -> None:
-        if connection.execute(sa.select(sources.c.id).where(sources.c.id == source_id)).first() is None:
+    def _require_source(connection: sa.Connection, source_id: int) -> Any:
+        row = connection.execute(_SOURCE, {"source": source_id}).first()
+        if row is None:
             raise NotFoundError(f"There is no source {source_id}.")
+        return row
 
     def get(self, extraction_id: int) -> Extraction | None:
         with self._engine.read() as connection:
@@ -107,10 +111,6 @@ class SqlExtractions:
     def head(self, extraction_id: int) -> Head | None:
         found = self._engine.fetch(f"{_HEADS} WHERE e.id = ?", (extraction_id,))
         return Head(*found[0]) if found else None
-
-    @property
-    def embedded(self) -> bool:
-        return self._engine.embedded
 
     def page(
         self,

@@ -16,24 +16,25 @@ _APPENDING = 0x6A697661
 """The advisory lock of whoever appends: the chain has one end. (In SQLite there is one writer anyway.)"""
 
 _PAGE = 1000
+_LAST = sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
+_APPEND = audit.insert()
 
 
 def append(engine: Engine, connection: sa.Connection, at: float, deed: Deed) -> None:
     """Add an entry to the end of the chain, in the caller's transaction."""
     engine.lock(connection, _APPENDING)
-    last = connection.execute(sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)).first()
+    last = connection.execute(_LAST).first()
     seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
-    connection.execute(
-        audit.insert().values(
-            seq=seq,
-            at=at,
-            actor=deed.actor,
-            action=deed.action,
-            object=deed.object,
-            detail=json.dumps(deed.detail, sort_keys=True),
-            hash=chained(previous, seq, at, deed),
-        )
-    )
+    entry = {
+        "seq": seq,
+        "at": at,
+        "actor": deed.actor,
+        "action": deed.action,
+        "object": deed.object,
+        "detail": json.dumps(deed.detail, sort_keys=True),
+        "hash": chained(previous, seq, at, deed),
+    }
+    connection.execute(_APPEND, entry)
 
 
 def page(engine: Engine, *, before: int, limit: int, actor: str, object_: str) -> list[Entry]:

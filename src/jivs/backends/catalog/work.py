@@ -26,6 +26,8 @@ _ON_SOURCE = 0x6A69 << 40
 
 _TRIES = 20
 _EVENT_SECONDS = 3600.0
+_SUBMIT = runs.insert().returning(runs)
+_TELL = events.insert()
 _UNENDED = [state.value for state in OPEN]
 _MINE = runs.c.extraction_id > 0
 
@@ -44,11 +46,8 @@ class SqlWork:
 
     def _tell(self, connection: sa.Connection, row: Any, kind: str = "state") -> None:
         self._engine.lock(connection, _TELLING)
-        connection.execute(
-            events.insert().values(
-                at=self._now(), kind=kind, run_id=row["id"], extraction_id=row["extraction_id"], data=rows.told(row)
-            )
-        )
+        told = {"run_id": row["id"], "extraction_id": row["extraction_id"], "data": rows.told(row)}
+        connection.execute(_TELL, {"at": self._now(), "kind": kind, **told})
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -82,7 +81,7 @@ class SqlWork:
                         f"Extraction {extraction.id} has run {other.id}, which is {other.state}: wait for it or stop it, or "
                         "set whenBusy to QUEUE."
                     )
-            row = connection.execute(runs.insert().values(values).returning(runs)).mappings().one()
+            row = connection.execute(_SUBMIT, values).mappings().one()
             trail.append(self._engine, connection, now, deed)
             self._tell(connection, row)
         return rows.run(row)

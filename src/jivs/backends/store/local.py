@@ -6,23 +6,22 @@ import ctypes
 import errno
 import os
 import re
-import shutil
 import socket
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
-from jivs.domain.registry import require_archive_name
+from jivs.backends.store._paths import require_path
+from jivs.backends.store._spool import clean
+from jivs.domain.registry import is_archive_name, require_archive_name
 from jivs.errors import AlreadyExistsError, FatalError, StoreError, UsageError
 from jivs.ports.store import Entry
 
 _TRIES = 20
-_STALE_SECONDS = 24 * 3600
 _TOGETHER = 8
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -47,6 +46,14 @@ class LocalStore:
             folder.mkdir(parents=True, exist_ok=True)
             self._handle  # noqa: B018 - opened before anything is written
         return folder
+
+    @property
+    def parallel(self) -> int:
+        return 1
+
+    @property
+    def memory(self) -> int:
+        return 0
 
     @cached_property
     def _handle(self) -> int:
@@ -100,10 +107,11 @@ class LocalStore:
             finally:
                 temporary.unlink(missing_ok=True)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, start: int = 0, count: int | None = None) -> bytes:
         target = self._path(path)
-        with self._clear_errors(target):
-            return target.read_bytes()
+        with self._clear_errors(target), target.open("rb") as file:
+            file.seek(start)
+            return file.read(count)
 
     def open(self, path: str) -> BinaryIO:
         target = self._path(path)
@@ -145,27 +153,14 @@ class LocalStore:
 
     def clean_spool(self, gone: Callable[[str], bool]) -> int:
         folder = self._root / "tmp"
-        if not folder.is_dir():
-            return 0
-        removed = 0
         with self._clear_errors(folder):
-            for item in list(folder.iterdir()):
-                if item.is_dir() and gone(item.name):
-                    removed += sum(1 for _ in item.iterdir())
-                    shutil.rmtree(item, ignore_errors=True)
-                elif item.is_file() and _writer_gone(item):
-                    item.unlink(missing_ok=True)
-                    removed += 1
-        return removed
+            return clean(folder, gone)
 
-    def local(self, path: str) -> str:
-        return str(self._path(path))
+    def local(self, path: str) -> Path | None:
+        return self._path(path)
 
     def _path(self, path: str) -> Path:
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or not pure.parts or ".." in pure.parts or "\0" in path or str(pure) != path:
-            raise ValueError(f"not a path inside a store: {path!r}")
-        return self._root / pure
+        return self._root / require_path(path)
 
     def _name(self, target: Path, act: Callable[[], object]) -> None:
         """Give a file its name, durably."""
@@ -226,22 +221,6 @@ class LocalStore:
             raise StoreError(f"Cannot use {target}: {what}, then try again.", detail=repr(error)) from error
 
 
-def _writer_gone(file: Path) -> bool:
-    """Whether the process that wrote a temporary file has ended, or a day has passed."""
-    host, _, rest = file.name.removesuffix(".part").rpartition(".")[0].rpartition(".")
-    try:
-        if time.time() - file.stat().st_mtime > _STALE_SECONDS:
-            return True
-        if host != socket.gethostname() or not rest.isdigit():
-            return False
-        os.kill(int(rest), 0)
-    except (ProcessLookupError, FileNotFoundError):
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
 def _sync_all(handle: int, paths: Sequence[Path]) -> None:
     """Make files and folders durable: the whole file system at once where the system can, for it costs like one of them.
 
@@ -291,4 +270,4 @@ class LocalShelf:
         return str(self._root / require_archive_name(name))
 
     def names(self) -> list[str]:
-        return sorted(path.parent.name for path in self._root.glob("*/manifests"))
+        return sorted(path.parent.name for path in self._root.glob("*/manifests") if is_archive_name(path.parent.name))

@@ -1,0 +1,1 @@
+"""Doorbells: one file per technology."""

@@ -1,0 +1,43 @@
+"""The folder in which files are written before a store takes them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_STALE_SECONDS = 24 * 3600
+
+
+def clean(folder: Path, gone: Callable[[str], bool]) -> int:
+    """Remove the folders whose names are ``gone``, and files whose writers are. The number of files removed."""
+    if not folder.is_dir():
+        return 0
+    removed = 0
+    for item in list(folder.iterdir()):
+        if item.is_dir() and gone(item.name):
+            removed += sum(1 for _ in item.iterdir())
+            shutil.rmtree(item, ignore_errors=True)
+        elif item.is_file() and _writer_gone(item):
+            item.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _writer_gone(file: Path) -> bool:
+    """Whether the process that wrote a temporary file has ended, or a day has passed."""
+    host, _, rest = file.name.removesuffix(".part").rpartition(".")[0].rpartition(".")
+    try:
+        if time.time() - file.stat().st_mtime > _STALE_SECONDS:
+            return True
+        if host != socket.gethostname() or not rest.isdigit():
+            return False
+        os.kill(int(rest), 0)
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+    except PermissionError:
+        return False
+    return False
