@@ -7,6 +7,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jivs import connectors
+from jivs.backends.children import ChildProcesses
 from jivs.backends.clock import SystemClock
 from jivs.backends.store.local import LocalShelf, LocalStore
 from jivs.backends.store.s3 import S3Place, S3Shelf, S3Store
@@ -26,6 +28,7 @@ from jivs.errors import DriverMissingError, SettingsError, StoreError, Unreachab
 from jivs.ports.app import App
 from jivs.ports.cache import STALE_SECONDS, Cache, CacheName
 from jivs.ports.catalog import Catalog
+from jivs.ports.children import Children
 from jivs.ports.metrics import Metrics, NoMetrics
 from jivs.ports.queue import Queue
 from jivs.ports.service import Check, Service
@@ -129,6 +132,8 @@ def build_service(settings: Settings, *, process: str = "", hears: int = -1, rin
         guard=_guard(settings),
         cache=cache,
         queue=queue,
+        queries=_queries(settings),
+        verifications=_verifications(settings),
         passwords=Argon2id(),
         tokens=JwtTokens(signing),
         vault=AesGcmVault(sealing),
@@ -286,6 +291,34 @@ def _access(settings: Settings) -> S3Access:
         region=settings.aws_region,
         key=settings.aws_access_key,
         secret=secret,
+    )
+
+
+def _queries(settings: Settings) -> Children:
+    """Processes that know no secret: of the environment they get what Python itself needs to start."""
+    limits = settings.query
+    inherited = {name: value for name in ("LD_LIBRARY_PATH", "PYTHONHOME") if (value := variable(name))}
+    return ChildProcesses(
+        "jivs.api.query_child",
+        what="query",
+        otherwise="ask for less, or use jivs query, which has no limits.",
+        seconds=limits.seconds,
+        concurrent=limits.concurrent,
+        fixed={"memory": limits.memory, "rows": limits.rows},
+        environment={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
+def _verifications(settings: Settings) -> Children:
+    limits = settings.verification
+    return ChildProcesses(
+        "jivs.api.verify_child",
+        what="verification",
+        otherwise="use jivs verify, which has no limits.",
+        seconds=limits.seconds,
+        concurrent=limits.concurrent,
+        fixed={},
+        environment=None,
     )
 
 

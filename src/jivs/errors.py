@@ -10,7 +10,8 @@
     │   ├── UnauthenticatedError nobody knows who asks
     │   ├── ForbiddenError       who asks may not
     │   ├── PreconditionError    it has to be said what the change is based on
-    │   └── TooManyError         too often; it says when to come back
+    │   ├── TooManyError         too often; it says when to come back
+    │   └── OverLimitError       it takes more time or memory than the service gives
     ├── TransientError       worth trying again                    exit 5
     │   ├── UnreachableError     source or target does not answer, or broke off
     │   ├── StoreError           the archive's store cannot be used: disk full, access denied
@@ -83,6 +84,10 @@ class TooManyError(UserError):
     def __init__(self, message: str, *, seconds: int = 60) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+class OverLimitError(UserError):
+    """It takes more time or memory than the service gives to one request."""
 
 
 class TransientError(JivsError):

@@ -116,6 +116,33 @@ class History(BaseModel):
     days: int = Field(default=90, ge=1, le=36_500, description="Days for which they are kept.")
 
 
+class Query(BaseModel):
+    """What a query over the REST API may take."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seconds: int = Field(default=30, ge=1, le=3600, description="A query over the REST API is ended after so many seconds.")
+    memory: Size = Field(
+        default=512 << 20,
+        ge=256 << 20,
+        le=1 << 50,
+        description="Memory of the process of a query; 130 MiB of it are its own.",
+    )
+    rows: int = Field(default=10_000, ge=1, le=1_000_000, description="Rows that a query gives at most.")
+    concurrent: int = Field(default=2, ge=1, le=64, description="Queries at once; more are told to come back.")
+
+
+class Verification(BaseModel):
+    """What a verification over the REST API may take."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seconds: int = Field(
+        default=300, ge=1, le=86_400, description="A verification over the REST API is ended after so many seconds."
+    )
+    concurrent: int = Field(default=2, ge=1, le=64, description="Verifications at once; more are told to come back.")
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -226,6 +253,8 @@ class Settings(BaseSettings):
         description="Where spans go over OTLP/HTTP, as http://host:4318; empty: nowhere.",
     )
     extraction: Extraction = Field(default=Extraction(), description="Extraction.")
+    query: Query = Field(default=Query(), description="Queries over the REST API.")
+    verification: Verification = Field(default=Verification(), description="Verifications over the REST API.")
 
     @classmethod
     def settings_customise_sources(

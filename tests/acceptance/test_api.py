@@ -333,7 +333,7 @@ def rights_of(dependant: Any) -> set[Right]:
 def routes() -> list[tuple[str, str, set[Right]]]:
     app = create(bootstrap.build_service(Settings()), origins=[])
     walked = [
-        (method, route.path, rights_of(route.dependant))
+        (method, route.path_format, rights_of(route.dependant))
         for included in app.routes
         for route in getattr(included, "effective_route_contexts", list)()
         for method in route.methods

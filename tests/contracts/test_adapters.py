@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 import secrets
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import psycopg
 import pyarrow as pa
@@ -23,12 +26,14 @@ from jivs.backends.catalog.registry import SqlRegistry
 from jivs.backends.catalog.sql import SqlCatalog
 from jivs.backends.catalog.sqlite_upkeep import SqliteUpkeep
 from jivs.backends.catalog.work import SqlWork
+from jivs.backends.children import ChildProcesses
 from jivs.backends.store.local import LocalShelf, LocalStore
 from jivs.domain.source import Address, Limits
 from jivs.errors import UserError
 from jivs.ports.accounts import Accounts
 from jivs.ports.app import App
 from jivs.ports.catalog import Catalog
+from jivs.ports.children import Children
 from jivs.ports.connector import Request, Session
 from jivs.ports.extractions import Extractions
 from jivs.ports.registry import Registry
@@ -38,6 +43,7 @@ from jivs.ports.upkeep import Upkeep
 from jivs.ports.work import Work
 from jivs.settings import Settings, environment
 from jivs.testing.accounts import AccountsSuite
+from jivs.testing.children import SECONDS, ChildrenSuite
 from jivs.testing.clock import FakeClock
 from jivs.testing.servers import MariaServer, PostgresServer
 from jivs.testing.suites import CatalogSuite, ConnectorSuite, ShelfSuite, StoreSuite
@@ -193,6 +199,27 @@ class TestPostgreSQLWork(_Work):
         engine = Engine(Address.parse(pg, lambda _: None))
         yield engine
         engine.close()
+
+
+class TestChildProcesses(ChildrenSuite):
+    @pytest.fixture
+    def children(self) -> Children:
+        return ChildProcesses(
+            "jivs.testing.child",
+            what="job",
+            otherwise="do without.",
+            seconds=SECONDS,
+            concurrent=2,
+            fixed={"fixed": 1},
+            environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+
+    def test_what_is_fixed_cannot_be_asked_for_and_secrets_stay_here(
+        self, children: Children, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MY_PASSWORD", "c4n4ry")
+        said = children.run({"fixed": 2, "seconds": 9, "variable": "MY_PASSWORD"}, Event())
+        assert said == {"job": {"fixed": 1, "seconds": SECONDS, "variable": "MY_PASSWORD"}, "variable": None}
 
 
 def opener(url: str) -> Open:

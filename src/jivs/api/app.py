@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from jivs import __version__
-from jivs.api import actuator, audit, auth, events, extractions, problems, sources, users
+from jivs.api import actuator, archives, audit, auth, events, extractions, problems, sources, users
 from jivs.api.front import Front
 from jivs.api.shield import Shield
 from jivs.api.timing import Timed, Traced
@@ -15,6 +15,14 @@ from jivs.ports.service import Service
 
 PREFIX = "/api/v1"
 _COUNTED_SECONDS = 5.0
+_ASKED = [
+    "Authorization", "Content-Type", "If-Match", "If-None-Match", "If-Range", "Range", "Idempotency-Key", "Last-Event-ID",
+    "traceparent",
+]  # fmt: skip
+_TOLD = [
+    "ETag", "Location", "Retry-After", "X-Trace-Id", "Accept-Ranges", "Content-Range", "Content-Disposition",
+    "JiVS-Manifest", "JiVS-Rows", "JiVS-Truncated",
+]  # fmt: skip
 
 
 def create(service: Service, *, origins: list[str]) -> FastAPI:
@@ -31,7 +39,7 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
     app.state.hub = events.Hub(service)
     prepare(app, service, Health(service), trusted=False)
     api = APIRouter(prefix=PREFIX)
-    for noun in (auth, users, sources, extractions, events, audit):
+    for noun in (auth, users, sources, extractions, archives, events, audit):
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(actuator.router)
@@ -41,8 +49,8 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "If-Match", "Idempotency-Key", "Last-Event-ID", "traceparent"],
-            expose_headers=["ETag", "Location", "Retry-After", "X-Trace-Id"],
+            allow_headers=_ASKED,
+            expose_headers=_TOLD,
             max_age=600,
         )
     surround(app, service)

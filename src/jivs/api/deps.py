@@ -5,8 +5,10 @@ What only looks at the request is async: anything else is called in a thread, wh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from threading import Event
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -79,9 +81,29 @@ def may(right: Right) -> Callable[[Caller], Awaitable[Caller]]:
 
 
 ReaderDep = Annotated[Caller, Depends(may(Right.READ))]
+QuerierDep = Annotated[Caller, Depends(may(Right.QUERY))]
 WorkerDep = Annotated[Caller, Depends(may(Right.WORK))]
 AuditorDep = Annotated[Caller, Depends(may(Right.AUDIT))]
 AdminDep = Annotated[Caller, Depends(may(Right.ADMINISTER))]
+
+
+async def gone(request: Request) -> AsyncIterator[Event]:
+    """Set when the client has left: work that only it waits for can end."""
+    left = Event()
+
+    async def listen() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    listening = asyncio.create_task(listen())
+    try:
+        yield left
+    finally:
+        listening.cancel()
+
+
+GoneDep = Annotated[Event, Depends(gone)]
 
 
 async def address(request: Request) -> str:

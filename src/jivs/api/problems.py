@@ -22,6 +22,7 @@ PROBLEMS: dict[type[errors.JivsError], tuple[HTTPStatus, str]] = {
     errors.NotFoundError: (HTTPStatus.NOT_FOUND, "not-found"),
     errors.PreconditionError: (HTTPStatus.PRECONDITION_REQUIRED, "precondition-required"),
     errors.TooManyError: (HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests"),
+    errors.OverLimitError: (HTTPStatus.UNPROCESSABLE_ENTITY, "over-limit"),
     errors.AlreadyExistsError: (HTTPStatus.CONFLICT, "already-exists"),
     errors.ConflictError: (HTTPStatus.CONFLICT, "conflict"),
     errors.UserError: (HTTPStatus.UNPROCESSABLE_ENTITY, "refused"),
@@ -88,6 +89,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
         406: "not-acceptable",
         413: "too-large",
         415: "unsupported-media-type",
+        416: "range-not-satisfiable",
     }
     sentence = f"There is nothing at {request.url.path}." if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
     return problem(

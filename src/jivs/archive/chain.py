@@ -61,8 +61,12 @@ def require(store: Store, number: int | None = None) -> Link:
 
 def load(store: Store, number: int) -> Link:
     """Read a manifest. Raises ArchiveFormatError for a newer format, DamagedError for what is none."""
+    return parse(store, number, store.read(layout.manifest(number)))
+
+
+def parse(store: Store, number: int, raw: bytes) -> Link:
+    """``load`` of a manifest whose bytes were read already."""
     path = layout.manifest(number)
-    raw = store.read(path)
     try:
         data: dict[str, Any] = json.loads(raw)
         version = data["format_version"]

@@ -25,7 +25,7 @@ class Right(StrEnum):
     READ = "READ"
     """See sources, extractions, runs and archives; no rows."""
     QUERY = "QUERY"
-    """See the rows of archives."""
+    """Read the data of archives: query, download, verify."""
     WORK = "WORK"
     """Make and run sources and extractions."""
     AUDIT = "AUDIT"

@@ -10,6 +10,7 @@ from jivs.domain.guard import Guard
 from jivs.ports.accounts import Accounts
 from jivs.ports.app import App
 from jivs.ports.cache import Cache
+from jivs.ports.children import Children
 from jivs.ports.clock import Clock
 from jivs.ports.extractions import Extractions
 from jivs.ports.metrics import Metrics
@@ -28,7 +29,8 @@ class Service:
     """What ``bootstrap.build_service`` made. ``access_seconds`` and ``refresh_seconds``: how long tokens live.
 
     ``embedded``: the catalog is a file; reading a row of it takes microseconds and waits for nobody. ``sessions``: access
-    tokens that were found good, with the stamp of the accounts at that time.
+    tokens that were found good, with the stamp of the accounts at that time. ``queries`` and ``verifications``: the
+    processes that do them.
 
     ``checks`` look at what the service depends on, by name. Without ``db``, the catalog, no request can be served; the
     service goes on without the others.
@@ -46,6 +48,8 @@ class Service:
     guard: Guard
     cache: Cache
     queue: Queue
+    queries: Children
+    verifications: Children
     clock: Clock
     access_seconds: int
     refresh_seconds: int

@@ -1,0 +1,121 @@
+"""Processes of this machine, one for each job, without the memory, the environment and the fate of the one that asks."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from threading import BoundedSemaphore, Event, Thread
+from time import monotonic
+from typing import Any, BinaryIO
+
+from jivs import errors
+from jivs.errors import FatalError, JivsError, OverLimitError, TooManyError
+
+_LONGEST = 8 << 20
+"""Bytes that a process may say."""
+
+_BACK = 5
+"""Seconds after which another job may find a place."""
+
+
+class ChildProcesses:
+    """``python -m module``, with the job as JSON on its standard input and what it says on its standard output.
+
+    ``what`` names a job in messages, ``otherwise`` says what else can be done. ``fixed`` is part of every job.
+    ``environment``: None for that of this process.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *,
+        what: str,
+        otherwise: str,
+        seconds: int,
+        concurrent: int,
+        fixed: Mapping[str, Any],
+        environment: Mapping[str, str] | None,
+    ) -> None:
+        self._command = [sys.executable, "-P", "-m", module]
+        self._what = what
+        self._otherwise = otherwise
+        self._seconds = seconds
+        self._free = BoundedSemaphore(concurrent)
+        self._fixed = {**fixed, "seconds": seconds}
+        self._environment = environment
+
+    def run(self, job: Mapping[str, Any], gone: Event, out: BinaryIO | None = None) -> dict[str, Any]:
+        if not self._free.acquire(blocking=False):
+            raise TooManyError(f"As many as may be are at work on a {self._what}: try again in a moment.", seconds=_BACK)
+        try:
+            return self._run({**job, **self._fixed}, gone, out)
+        finally:
+            gone.set()
+            self._free.release()
+
+    def _run(self, job: dict[str, Any], gone: Event, out: BinaryIO | None) -> dict[str, Any]:
+        began = monotonic()
+        passed = () if out is None else (out.fileno(),)
+        with subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [*self._command, *map(str, passed)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self._environment,
+            pass_fds=passed,
+            cwd="/",
+        ) as child:
+            Thread(target=self._end, args=(child, gone), name=f"end of {self._what}", daemon=True).start()
+            try:
+                said = _exchange(child, json.dumps(job).encode())
+            finally:
+                child.kill()
+        if child.returncode == 0:
+            return _understood(said, self._what)
+        if monotonic() - began >= self._seconds or child.returncode == -signal.SIGXCPU:
+            raise OverLimitError(f"The {self._what} was ended after {self._seconds} s: {self._otherwise}")
+        if gone.is_set():
+            raise OverLimitError(f"The {self._what} was ended, for nobody waits for it any more.")
+        if child.returncode > 0:
+            raise FatalError(f"The process of a {self._what} failed.", detail=f"exit code {child.returncode}")
+        raise OverLimitError(f"The process of the {self._what} broke off, for want of memory most likely: {self._otherwise}")
+
+    def _end(self, child: subprocess.Popen[bytes], gone: Event) -> None:
+        gone.wait(self._seconds)
+        child.kill()
+
+
+def _exchange(child: subprocess.Popen[bytes], job: bytes) -> bytes:
+    """Give a process its job, and hear what it says until it ends or says too much."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(job)
+        child.stdin.close()
+    except BrokenPipeError:  # it has ended already
+        with suppress(BrokenPipeError):
+            child.stdin.close()
+        return b""
+    said = child.stdout.read(_LONGEST)
+    if len(said) == _LONGEST:
+        return b""
+    child.wait()
+    return said
+
+
+def _understood(said: bytes, what: str) -> dict[str, Any]:
+    """What a process said; an error that it met is raised here."""
+    try:
+        answer: dict[str, Any] = json.loads(said)
+        name, message = answer.get("error") or ("", "")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise FatalError(f"The process of a {what} said nothing that can be understood.", detail=repr(error)) from None
+    if not name:
+        return answer
+    kind = getattr(errors, str(name), None)
+    if not (isinstance(kind, type) and issubclass(kind, JivsError)):
+        kind = FatalError
+    raise kind(str(message))

@@ -1,0 +1,27 @@
+"""``python -m jivs.testing.child``: a process that does what its job says, for the suite of ``ports.children``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from jivs.settings import variable
+
+
+def main() -> int:
+    """Obey."""
+    job = json.load(sys.stdin.buffer)
+    if "write" in job:
+        with os.fdopen(int(sys.argv[1]), "wb") as out:
+            out.write(job["write"].encode())
+    time.sleep(job.get("sleep", 0))
+    if "signal" in job:
+        os.kill(os.getpid(), job["signal"])
+    sys.stdout.write(job.get("say") or json.dumps({"job": job, "variable": variable(job.get("variable", ""))}))
+    return int(job.get("exit", 0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
