@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo servers test check format docs bench soak clean
+.PHONY: help setup demo servers test check format docs bench drill soak clean
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ docs: setup ## Write the generated pages again
 
 bench: servers setup ## Measure, side by side with rivals; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+drill: setup ## Back up, destroy, restore and verify, on copies; prints the time of each step
+	$(BIN)/python tools/drill.py
 
 soak: setup ## The long tests: hundreds of kill points, 100 M rows, long random runs, fuzzing
 	@tools/install-servers.sh soak

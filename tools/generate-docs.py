@@ -20,7 +20,7 @@ from jivs.connectors import BUILT_IN
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- Made by `make docs` from the code. Edit the code, not this page. -->\n\n"
 TITLES = {"postgresql": "PostgreSQL", "mysql": "MySQL and MariaDB", "sqlite": "SQLite", "file": "Files"}
-VERBS = ("demo", "discover", "plan", "extract", "verify", "inspect", "query", "serve", "worker", "user", "config")
+VERBS = ("demo", "discover", "plan", "extract", "verify", "inspect", "query", "serve", "worker", "user", "config", "db")
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -35,7 +35,8 @@ from jivs.ports.service import Check, Service
 from jivs.ports.shelf import Shelf
 from jivs.ports.store import Store
 from jivs.ports.tracing import NoTracing, Tracing
-from jivs.settings import Settings, metrics_folder, variable
+from jivs.ports.upkeep import Upkeep
+from jivs.settings import Settings, environment, metrics_folder, variable
 
 if TYPE_CHECKING:
     from jivs.backends.catalog.engine import Engine
@@ -142,6 +143,22 @@ def build_service(settings: Settings, *, process: str = "", hears: int = -1, rin
         embedded=address.scheme == "sqlite" and not settings.redis_host,
         checks=_checks(settings, engine, cache, queue),
     )
+
+
+def build_upkeep(settings: Settings) -> Upkeep:
+    """The catalog's database as a whole. Nothing is opened or made yet."""
+    address = _catalog_address(settings)
+    if address.scheme == "sqlite":
+        from jivs.backends.catalog.sqlite_upkeep import SqliteUpkeep
+
+        return SqliteUpkeep(address)
+    try:
+        from jivs.backends.catalog.postgresql_upkeep import PostgresUpkeep
+    except ImportError as error:
+        raise DriverMissingError(
+            f"DATABASE_URL needs a package that is not installed ({error.name}): pip install 'jivs[postgresql]'"
+        ) from None
+    return PostgresUpkeep(address, environment)
 
 
 def _checks(settings: Settings, engine: Callable[[], Engine], cache: Cache, queue: Queue) -> dict[str, Check]:

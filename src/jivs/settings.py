@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -317,3 +318,8 @@ def metrics_folder() -> Path | None:
 def variable(name: str) -> str | None:
     """A variable of the environment that a connection URL names as ``${NAME}``."""
     return os.environ.get(name)
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child: ours, and more."""
+    return {**os.environ, **more}

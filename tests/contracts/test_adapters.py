@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import secrets
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -19,8 +21,10 @@ from jivs import bootstrap, connectors
 from jivs.backends.catalog.accounts import SqlAccounts
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.extractions import SqlExtractions
+from jivs.backends.catalog.postgresql_upkeep import PostgresUpkeep
 from jivs.backends.catalog.registry import SqlRegistry
 from jivs.backends.catalog.sql import SqlCatalog
+from jivs.backends.catalog.sqlite_upkeep import SqliteUpkeep
 from jivs.backends.catalog.work import SqlWork
 from jivs.backends.children import ChildProcesses
 from jivs.backends.store.local import LocalShelf, LocalStore
@@ -35,13 +39,15 @@ from jivs.ports.extractions import Extractions
 from jivs.ports.registry import Registry
 from jivs.ports.shelf import Shelf
 from jivs.ports.store import Store
+from jivs.ports.upkeep import Upkeep
 from jivs.ports.work import Work
-from jivs.settings import Settings
+from jivs.settings import Settings, environment
 from jivs.testing.accounts import AccountsSuite
 from jivs.testing.children import SECONDS, ChildrenSuite
 from jivs.testing.clock import FakeClock
 from jivs.testing.servers import MariaServer, PostgresServer
 from jivs.testing.suites import CatalogSuite, ConnectorSuite, ShelfSuite, StoreSuite
+from jivs.testing.upkeep import Opened, UpkeepSuite
 from jivs.testing.work import WorkSuite
 from jivs.transfer.throttle import Throttle
 
@@ -119,6 +125,48 @@ class TestPostgreSQLAccounts(AccountsSuite):
         engine = Engine(Address.parse(pg, lambda _: None))
         yield SqlAccounts(engine, clock)
         engine.close()
+
+
+class _Upkeep(UpkeepSuite):
+    @pytest.fixture
+    def opened(self, address: Address, clock: FakeClock) -> Opened:
+        @contextmanager
+        def use() -> Iterator[Accounts]:
+            engine = Engine(address)
+            yield SqlAccounts(engine, clock)
+            engine.close()
+
+        return use
+
+    @pytest.fixture
+    def upkeep(self, address: Address) -> Upkeep:
+        return made_upkeep(address)
+
+
+def made_upkeep(address: Address) -> Upkeep:
+    if address.scheme == "sqlite":
+        return SqliteUpkeep(address)
+    return PostgresUpkeep(address, environment)
+
+
+class TestSqliteUpkeep(_Upkeep):
+    @pytest.fixture
+    def address(self, tmp_path: Path) -> Address:
+        return Address(scheme="sqlite", database=str(tmp_path / "catalog.db"))
+
+    @pytest.fixture
+    def empty(self, tmp_path: Path) -> Upkeep:
+        return SqliteUpkeep(Address(scheme="sqlite", database=str(tmp_path / "new" / "other.db")))
+
+
+class TestPostgreSQLUpkeep(_Upkeep):
+    @pytest.fixture
+    def address(self, pg: str) -> Address:
+        return Address.parse(pg, lambda _: None)
+
+    @pytest.fixture
+    def empty(self, postgres: PostgresServer) -> Upkeep:
+        return made_upkeep(Address.parse(postgres.create(f"u{secrets.token_hex(4)}"), lambda _: None))
 
 
 class _Work(WorkSuite):
@@ -254,7 +302,15 @@ class TestParquet(_Files):
         pq.write_table(table, folder / "sample.parquet")
 
 
-del ConnectorSuite, ShelfSuite, StoreSuite, CatalogSuite, _Files  # or pytest would run the suites without an adapter
+del (
+    ConnectorSuite,
+    ShelfSuite,
+    StoreSuite,
+    CatalogSuite,
+    UpkeepSuite,
+    _Files,
+    _Upkeep,
+)  # or pytest would run the suites without an adapter
 
 
 def test_servers_do_not_run_as_root(postgres: PostgresServer, maria: MariaServer) -> None:

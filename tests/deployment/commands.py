@@ -327,4 +327,4 @@ class Walker:
 
     def _make(self, arguments: list[str]) -> None:
         for target in arguments:
-            require(target in names.targets() | names.ANNOUNCED_TARGETS, f"make {target}")
+            require(target in names.targets(), f"make {target}")

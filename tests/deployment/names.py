@@ -44,11 +44,8 @@ ANNOUNCED_SETTINGS = frozenset({
 ANNOUNCED_ROUTES = frozenset({"/swagger-ui.html"})
 """Routes that are promised and not served yet."""
 
-ANNOUNCED_VERBS = frozenset({"db", "doctor"})
+ANNOUNCED_VERBS = frozenset({"doctor"})
 """Commands of `jivs` that are promised and not there yet."""
-
-ANNOUNCED_TARGETS = frozenset({"drill"})
-"""Targets of `make` that are promised and not there yet."""
 
 
 @cache

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from jivs.operations.job import Gate
     from jivs.ports.app import App
+    from jivs.ports.clock import Clock
     from jivs.ports.service import Service
+    from jivs.ports.upkeep import Upkeep
     from jivs.settings import Settings
 
 
@@ -47,18 +49,26 @@ def build_app() -> App:
     """The application, from the settings."""
     from jivs import bootstrap
 
-    return bootstrap.build(_settings())
+    return bootstrap.build(load_settings())
+
+
+def build_upkeep() -> tuple[Upkeep, Clock]:
+    """The catalog's database as a whole, and the clock."""
+    from jivs import bootstrap
+
+    loaded = load_settings()
+    return bootstrap.build_upkeep(loaded), bootstrap.build(loaded).clock
 
 
 def build_service() -> tuple[Service, Settings]:
     """The application with users, and the settings."""
     from jivs import bootstrap
 
-    loaded = _settings()
+    loaded = load_settings()
     return bootstrap.build_service(loaded), loaded
 
 
-def _settings() -> Settings:
+def load_settings() -> Settings:
     """The settings; log lines are written as they say."""
     from jivs import logs, settings
 

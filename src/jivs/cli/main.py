@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from jivs import __version__
-from jivs.cli import archives, config, demo, extract, serve, sources, user
+from jivs.cli import archives, config, db, demo, extract, serve, sources, user
 
 app = typer.Typer(
     name="jivs",
@@ -52,6 +52,7 @@ for verb in (
     app.command()(verb)
 app.add_typer(user.app, name="user")
 app.add_typer(config.app, name="config")
+app.add_typer(db.app, name="db")
 
 
 def _tune_process() -> None:

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 from jivs import logs
@@ -21,6 +21,7 @@ from jivs.operations import _guard, sources
 from jivs.operations.extract import extract
 from jivs.operations.job import ExtractJob, Gate, Lease, Outcome, Progress
 from jivs.ports.cache import CacheName
+from jivs.ports.clock import stamp
 from jivs.ports.service import Service
 from jivs.transfer.throttle import Throttle
 
@@ -29,6 +30,7 @@ LEASE_SECONDS = 3.0
 
 _BEAT_SECONDS = 1.0
 _LONGEST_WAIT = 300.0
+_CLOCKS_DIFFER = timedelta(days=1)
 _LOG = logging.getLogger(__name__)
 
 
@@ -131,8 +133,7 @@ class Execution:
     def _work(self) -> tuple[RunState, str, float]:
         """What it came to: a state, a sentence, and when to try again. Raises FencedError."""
         try:
-            known = self._published() if self._run.epoch > 1 else None
-            return known or self._ended_as(self._extract())
+            return self._published() or self._ended_as(self._extract())
         except FencedError:
             raise
         except JivsError as error:
@@ -171,10 +172,14 @@ class Execution:
         )
 
     def _published(self) -> tuple[RunState, str, float] | None:
-        """How the run ended, if an earlier worker published it and ended before it could say so."""
+        """How the run ended, if it is published and the catalog does not know: its worker ended before it could say so, or
+        the catalog was restored from a backup.
+        """
         store = self._service.app.store(self._run.archive)
         for number in reversed(chain.numbers(store)):
             manifest = chain.load(store, number).manifest
+            if manifest.created < stamp(self._run.created_at - _CLOCKS_DIFFER):
+                return None
             if manifest.run_id == self._run.id:
                 mine = [table for table in manifest.tables if table.run_id == self._run.id]
                 self._telling.counts = replace(self._telling.counts, rows=sum(table.rows for table in mine))

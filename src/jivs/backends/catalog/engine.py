@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ _LOG = logging.getLogger(__name__)
 _BUSY_MS = 30_000
 _MIGRATING = 0x6A697673
 """The advisory lock of whoever migrates."""
+
+APPLICATION = "jivs catalog"
+"""What PostgreSQL calls our connections."""
 
 
 _MOST_OF_SQLITE = 16
@@ -57,7 +61,7 @@ class Engine:
         kept = max(least, min(_KEPT, self._most))
         with self._clear_errors("cannot be used"):
             if self._sqlite:
-                Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+                _make_file(Path(address.database))
             url = f"sqlite:///{address.database}" if self._sqlite else _postgresql_url(address, given.seconds)
             self._engine = sa.create_engine(
                 url,
@@ -225,8 +229,19 @@ def _postgresql_url(address: Address, seconds: float) -> sa.URL:
         host=address.host or None,
         port=address.port,
         database=address.database or None,
-        query={"connect_timeout": str(max(2, round(seconds))), **address.options},
+        query={
+            "connect_timeout": str(max(2, round(seconds))),
+            "fallback_application_name": APPLICATION,
+            **address.options,
+        },
     )
+
+
+def _make_file(path: Path) -> None:
+    """The catalog's file, if it is not there: it has hashes of passwords, so only its owner reads it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _prepare(connection: Any, _record: Any) -> None:
