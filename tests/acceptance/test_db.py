@@ -153,15 +153,12 @@ def test_a_catalog_from_its_making_over_a_backup_to_its_restore(place: Place, da
 def test_what_was_published_since_the_backup_is_found_and_not_done_again(place: Place, data: Path, tmp_path: Path) -> None:
     """The older catalog has one run as PENDING and one as RUNNING; both are published. PostgreSQL is restored by plain psql."""
     file = tmp_path / "b.jivs"
-    with place.serve(EXTRACTION_MAX_PARALLEL_JOBS="1") as service, service.client() as api:
-        paths = [extraction(api, name, data) for name in ("one", "two")]
+    with place.serve() as service, service.client() as api:
         password = service.password
-    with place.serve() as service:
-        service.password = password
-        with service.client() as api:
-            runs = [api.post(f"{path}/start").json()["id"] for path in paths]
-            for path in paths:
-                completed(api, path)
+        paths = [extraction(api, name, data) for name in ("one", "two")]
+        runs = [api.post(f"{path}/start").json()["id"] for path in paths]
+        for path in paths:
+            completed(api, path)
     back = "update runs set state = '{}', epoch = {}, ended_at = null, owner = '{}', lease_until = {} where id = '{}'"
     place.execute(back.format("PENDING", 0, "", "null", runs[0]))
     place.execute(back.format("RUNNING", 1, "elsewhere:1:x", "1.0", runs[1]))
