@@ -145,7 +145,7 @@ def build_service(settings: Settings, *, process: str = "", hears: int = -1, rin
         clock=clock,
         access_seconds=settings.jwt_expiration // 1000,
         refresh_seconds=settings.refresh_expiration // 1000,
-        embedded=address.scheme == "sqlite",
+        embedded=address.scheme == "sqlite" and not settings.redis_host,
         checks=_checks(settings, engine, cache, queue),
     )
 
@@ -348,9 +348,14 @@ def _cache(settings: Settings, signing: Secret) -> Cache:
         CacheName.EXTRACTION_CONFIGS: settings.cache_ttl_extraction_configs / 1000,
         CacheName.EXTRACTION_STATS: settings.cache_ttl_extraction_stats / 1000,
     }
-    near = MemoryCache(SystemClock(), {name: min(kept, STALE_SECONDS) for name, kept in seconds.items()})
+    # short, with Redis and without: other processes, the command line among them, change the same catalog; what lies
+    # under a version does not change
+    short = {
+        name: kept if name is CacheName.EXTRACTION_CONFIGS else min(kept, STALE_SECONDS) for name, kept in seconds.items()
+    }
+    near = MemoryCache(SystemClock(), short)
     if not settings.redis_host:
-        return near  # as short as over Redis: other processes, the command line among them, change the same catalog
+        return near
     try:
         from jivs.backends.cache.layered import LayeredCache
         from jivs.backends.cache.redis import RedisCache

@@ -29,7 +29,8 @@ from jivs.operations import users
 from jivs.operations.health import Health
 from jivs.settings import Settings
 from jivs.testing.metrics import samples, value
-from jivs.testing.servers import PostgresServer, free_port, wait_for
+from jivs.testing.servers import PASSWORD as SERVER_PASSWORD
+from jivs.testing.servers import PostgresServer, RedisServer, free_port, wait_for
 from jivs.testing.service import ServiceProcess
 
 PASSWORD = "seven brown foxes dig"
@@ -186,6 +187,25 @@ def test_a_catalog_that_is_down_takes_down_what_it_has_to_and_no_more(tmp_path: 
             wait_for(lambda: value(public.get("/actuator/prometheus").text, "jivs_catalog_up") == 1, 15)
 
 
+def test_what_the_service_can_do_without_is_shown_and_no_more(tmp_path: Path) -> None:
+    with RedisServer() as cache:
+        given = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(cache.port), "REDIS_PASSWORD": SERVER_PASSWORD}
+        given |= {"RABBITMQ_HOST": "127.0.0.1", "RABBITMQ_PORT": str(free_port())}
+        with ServiceProcess(tmp_path, **given) as running, httpx.Client(base_url=running.url, timeout=20) as public:
+
+            def states() -> dict[str, str]:
+                answer = public.get("/actuator/health")
+                assert (answer.status_code, answer.json()["status"]) == (200, "UP")
+                return {name: one["status"] for name, one in answer.json()["components"].items()}
+
+            wait_for(lambda: states() == {"db": "UP", "diskSpace": "UP", "redis": "UP", "rabbit": "DOWN"}, 15)
+            cache.stop()
+            wait_for(lambda: states()["redis"] == "DOWN", 15)
+            told = httpx.get(f"{running.management}/actuator/health").json()["components"]["redis"]["details"]["error"]
+            assert told == f"Redis at 127.0.0.1:{cache.port} does not answer; the service goes on without it."
+            assert public.get("/actuator/health/readiness").status_code == 200
+
+
 # -- the management listener ------------------------------------------------------------------------------------------
 
 
@@ -261,6 +281,8 @@ def test_off_loopback_it_is_for_admins(address: str) -> None:
             for path in ("threaddump", "pools", "memory", "loggers", "loggers/ROOT"):
                 codes = [(await client.get(f"/actuator/{path}", headers=given)).status_code for given in ({}, *bearers)]
                 assert codes == [401, 403, 200]
+            for path in ("prometheus", "health/liveness", "health/readiness", "info"):  # for Prometheus and Kubernetes
+                assert (await client.get(f"/actuator/{path}")).status_code == 200
             body = {"configuredLevel": "DEBUG"}
             codes = [(await client.put("/actuator/loggers/jivs", json=body, headers=given)).status_code for given in bearers]
             assert codes == [403, 204]

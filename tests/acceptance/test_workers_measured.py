@@ -66,6 +66,10 @@ def test_one_scrape_tells_of_every_worker(tmp_path: Path, data: Path) -> None:
         assert told("extraction_threads_active") == 0
         assert (told("extraction_duration_count") or 0) >= 3
         assert told("jivs_catalog_connections", process="worker", state="idle") is not None
+        next((tmp_path / "jivs" / "archives" / "one").rglob("*.parquet")).write_bytes(b"")
+        verdict = api.post("/api/v1/archives/one/verify", json={"level": "files"}).json()
+        assert verdict["sound"] is False
+        assert told("jivs_verification_failures_total") == verdict["found"]
         slow = begin(api, data, "slow")
         with sqlite3.connect(tmp_path / "jivs" / "catalog.db", timeout=20) as catalog:
             catalog.execute("update sources set max_rows_per_second = 100")

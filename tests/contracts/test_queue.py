@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from jivs import bootstrap
-from jivs.backends.queue.memory import MemoryQueue
 from jivs.backends.queue.pipe import PipeQueue
 from jivs.backends.queue.rabbitmq import QUEUE, RabbitQueue
 from jivs.domain.source import Secret
@@ -25,16 +24,6 @@ from jivs.testing.queue import SOON, QueueSuite
 from jivs.testing.servers import PASSWORD, RabbitServer
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-class TestMemoryQueue(QueueSuite):
-    @pytest.fixture
-    def bell(self) -> Queue:
-        return MemoryQueue()
-
-    @pytest.fixture
-    def ear(self, bell: Queue) -> Queue:
-        return bell
 
 
 class TestPipeQueue(QueueSuite):

@@ -134,7 +134,11 @@ def test_an_endpoint_that_goes_away_leaves_a_run_to_resume(
 ) -> None:
     archive = f"s3://{bucket}/a"
     job = ExtractJob(
-        url=make(tmp_path / "s.db", 200_000), archive=archive, selection=Selection(), limits=limits, level=Level.FULL
+        address=app.address(make(tmp_path / "s.db", 200_000)),
+        archive=archive,
+        selection=Selection(),
+        limits=limits,
+        level=Level.FULL,
     )
     with Relay(objects.port) as relay:
         access = S3Access(

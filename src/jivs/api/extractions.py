@@ -20,6 +20,7 @@ from jivs.domain.registry import ARCHIVE_NAME, SourceDraft
 from jivs.domain.run import Command, RunState
 from jivs.errors import JivsError, UsageError
 from jivs.operations import extractions, runs, sources
+from jivs.ports.cache import CacheName, Miss
 
 router = APIRouter(prefix="/extractions", tags=["extractions"], route_class=Idempotent)
 
@@ -336,9 +337,14 @@ def resume(service: ServiceDep, worker: WorkerDep, extraction_id: IdPath) -> Run
 
 @router.get("/{extraction_id}/statistics")
 def statistics(service: ServiceDep, _: ReaderDep, extraction_id: IdPath) -> StatisticsOut:
-    """What its kept runs add up to."""
+    """What its kept runs add up to. While one is at work, the figures may be as old as CACHE_TTL_EXTRACTION_STATS."""
     extractions.get(service, extraction_id)
-    return statistics_out(service.work().statistics(extraction_id))
+    known = service.cache.get(CacheName.EXTRACTION_STATS, str(extraction_id))
+    if not isinstance(known, Miss):
+        return StatisticsOut.model_validate_json(known)
+    found = statistics_out(service.work().statistics(extraction_id))
+    service.cache.put(known, found.model_dump_json(by_alias=True).encode())
+    return found
 
 
 @router.get("/{extraction_id}/logs")

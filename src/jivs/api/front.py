@@ -1,8 +1,9 @@
 """The requests that come most often, answered before the framework sees them: lists of extractions by cursor, and one.
 
-What is shown of an extraction is kept as bytes under its version and its source's; each answer asks the catalog which
-versions those are, and for the newest run. Whatever is not plain (another parameter, a token that has to be verified,
-an error) goes on to the framework, which answers the same more slowly: a test holds the two against each other.
+What is shown of an extraction is cached as bytes under its version and its source's; each answer asks the catalog which
+versions those are, and for the newest run, so that none is ever old. Whatever is not plain (another parameter, a token
+that has to be verified, an error) goes on to the framework, which answers the same more slowly: a test holds the two
+against each other.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from jivs.domain.access import Right
 from jivs.domain.extraction import Extraction
 from jivs.errors import JivsError
 from jivs.operations import users
+from jivs.ports.cache import CacheName, Miss
 from jivs.ports.extractions import Head
 from jivs.ports.service import Service
 
 _LIST = "/api/v1/extractions"
 _ONE = re.compile(r"/api/v1/extractions/([1-9][0-9]{0,17})")
 _QUERY = re.compile(rb"(limit|cursor)=([0-9]{1,18})")
-_MOST = 20_000
 _LONGEST_LIST = 200
 Answer = tuple[bytes, str]
 """A body and its ETag, if it has one."""
@@ -37,7 +38,6 @@ class Front:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
-        self._kept: dict[tuple[int, int, int, float], bytes] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "GET" and scope["path"].startswith(_LIST):
@@ -71,38 +71,42 @@ class Front:
         return self._one(int(one[1])) if one is not None else self._list(given.get(b"cursor", 0), given.get(b"limit", 50))
 
     def _one(self, extraction_id: int) -> Answer | None:
-        kept = self._service.extractions()
-        head = kept.head(extraction_id)
-        if head is None:
-            return None
-        known = self._kept.get(head[:4])
-        if known is None:
-            self._keep([kept.get(extraction_id)])
-            known = self._kept.get(head[:4])
-        return (_shown(head, known), etag(head.version)) if known is not None else None
+        head = self._service.extractions().head(extraction_id)
+        known = self._known([head]) if head is not None else None
+        return (_shown(head, known[0]), etag(head.version)) if head is not None and known is not None else None
 
     def _list(self, cursor: int, limit: int) -> Answer | None:
-        kept = self._service.extractions()
-        heads = kept.heads(cursor, limit + 1)
+        heads = self._service.extractions().heads(cursor, limit + 1)
         shown, more = heads[:limit], len(heads) > limit
-        if any(head[:4] not in self._kept for head in shown):
-            self._keep(kept.page(after=cursor, limit=limit))
-        items = []
-        for head in shown:
-            known = self._kept.get(head[:4])
-            if known is None:  # it was changed in between
-                return None
-            items.append(_shown(head, known))
+        known = self._known(shown)
+        if known is None:
+            return None
+        items = b",".join(_shown(head, rest) for head, rest in zip(shown, known, strict=True))
         following = str(shown[-1].id).encode() if more else b"null"
         nothing = b',"page":null,"size":null,"total":null,"totalPages":null}'
-        return b'{"items":[' + b",".join(items) + b'],"nextCursor":' + following + nothing, ""
+        return b'{"items":[' + items + b'],"nextCursor":' + following + nothing, ""
 
-    def _keep(self, found: Sequence[Extraction | None]) -> None:
-        if len(self._kept) > _MOST:
-            self._kept.clear()
+    def _known(self, heads: Sequence[Head]) -> list[bytes] | None:
+        """What is shown of extractions whose ids follow each other; None if one was changed in this moment."""
+        cache = self._service.cache
+        found = [cache.get(CacheName.EXTRACTION_CONFIGS, _key(head)) for head in heads]
+        if not any(isinstance(one, Miss) for one in found):
+            return [one for one in found if isinstance(one, bytes)]
+        page = self._service.extractions().page(after=heads[0].id - 1, limit=len(heads))
+        loaded = {
+            _key(Head(one.id, one.version, one.source_version, one.updated_at.timestamp(), "", "")): _without_run(one)
+            for one in page
+        }
         for one in found:
-            if one is not None:
-                self._kept[one.id, one.version, one.source_version, one.updated_at.timestamp()] = _without_run(one)
+            if isinstance(one, Miss) and one.key in loaded:
+                cache.put(one, loaded[one.key])
+        values = [loaded.get(one.key) if isinstance(one, Miss) else one for one in found]
+        return [value for value in values if value is not None] if None not in values else None
+
+
+def _key(head: Head) -> str:
+    """Names what is shown: whatever changes it, changes the key."""
+    return f"{head.id}.{head.version}.{head.source_version}.{head.changed_at!r}"
 
 
 def _parameters(query: bytes) -> dict[bytes, int] | None:

@@ -35,6 +35,9 @@ _LONGEST = 2_000
 _TRACED = "Traceback"
 """An error of Python's that came through the engine tells where the code lies."""
 
+_TOO_LARGE = ("Out of Memory Error", "maximum total string size")
+"""What the engine says of memory through Arrow, whose errors are OSError without a number."""
+
 _BATCH = 256
 
 
@@ -100,10 +103,14 @@ def _run(job: dict[str, Any], out: BinaryIO, began: float) -> dict[str, Any]:
         raise UsageError(
             "The query reads the tables of this archive and nothing else: no other file, folder or place."
         ) from None
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         if files.missing:
             raise DamagedError(f"{files.missing} is missing: verify the archive.") from None
         said = sql.first_line(error).replace(place(""), "")
+        if any(sign in said for sign in _TOO_LARGE):
+            raise OverLimitError(_too_large(job)) from None
         raise UsageError(f"The query failed: {'it broke off' if _TRACED in said else said[:_LONGEST]}") from None
 
 

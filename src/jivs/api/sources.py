@@ -14,6 +14,7 @@ from jivs.api.idempotency import Idempotent
 from jivs.domain.registry import Source, SourceDraft
 from jivs.domain.source import Secret
 from jivs.operations import sources
+from jivs.ports.cache import CacheName, Miss
 
 router = APIRouter(prefix="/sources", tags=["sources"], route_class=Idempotent)
 
@@ -142,9 +143,15 @@ def add_source(service: ServiceDep, worker: WorkerDep, body: SourceIn, response:
 @router.get("/{source_id}")
 def get_source(service: ServiceDep, _: ReaderDep, source_id: IdPath, response: Response) -> SourceOut:
     """One source."""
-    source = sources.get(service, source_id)
-    response.headers["ETag"] = etag(source.version)
-    return _out(source)
+    known = service.cache.get(CacheName.DATASOURCES, str(source_id))
+    if isinstance(known, Miss):
+        source = sources.get(service, source_id)
+        response.headers["ETag"] = tag = etag(source.version)
+        shown = _out(source)
+        service.cache.put(known, f"{tag}\n{shown.model_dump_json(by_alias=True)}".encode())
+        return shown
+    response.headers["ETag"], _newline, body = known.decode().partition("\n")
+    return SourceOut.model_validate_json(body)
 
 
 @router.put("/{source_id}")

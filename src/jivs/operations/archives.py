@@ -14,6 +14,7 @@ from jivs.archive import chain, layout
 from jivs.archive import sql as engine
 from jivs.domain.archive import FileRef
 from jivs.domain.audit import Deed
+from jivs.domain.finding import Severity
 from jivs.errors import DamagedError, JivsError, NotFoundError, OverLimitError, TooManyError, UsageError, UserError
 from jivs.operations import manifests as recent
 from jivs.operations.manifests import Summary
@@ -117,6 +118,7 @@ def verify(service: Service, actor: str, name: str, level: str, expect: str, gon
     with _opened(service, name) as store, _recorded(service, actor, "archive.verified", name, level=level) as detail:
         _numbers(store, name)
         said = service.verifications.run({"archive": service.shelf.address(name), "level": level, "expect": expect}, gone)
+        service.metrics.verification_failed(sum(one["severity"] == Severity.ERROR for one in said["findings"]))
         for finding in said["findings"]:
             finding["message"] = finding["message"].replace(store.address, name)
         detail |= {"sound": said["sound"], "manifest": said["manifest"]}

@@ -20,6 +20,7 @@ from jivs.errors import FencedError, JivsError, TransientError
 from jivs.operations import _guard, sources
 from jivs.operations.extract import extract
 from jivs.operations.job import ExtractJob, Gate, Lease, Outcome, Progress
+from jivs.ports.cache import CacheName
 from jivs.ports.clock import stamp
 from jivs.ports.service import Service
 from jivs.transfer.throttle import Throttle
@@ -245,6 +246,7 @@ class Execution:
         except JivsError as error:  # whoever takes it over finds it published, or goes on with it
             _LOG.warning("Run %s is %s, which the catalog could not be told: %s", run.id, state.value, error.message)
             return None
+        self._service.cache.drop(CacheName.EXTRACTION_STATS, str(run.extraction_id))
         return state
 
     # -- the lease and the orders -----------------------------------------------------------------------------------

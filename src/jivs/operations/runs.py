@@ -10,6 +10,7 @@ from jivs.domain.run import OPEN, Command, Run, RunState
 from jivs.errors import ConflictError, NotFoundError, StoreError
 from jivs.operations import extractions
 from jivs.operations.extract import new_run_id
+from jivs.ports.cache import CacheName
 from jivs.ports.service import Service
 
 
@@ -19,6 +20,7 @@ def start(service: Service, actor: str, extraction_id: int) -> Run:
     run_id = new_run_id(service.clock)
     deed = Deed(actor=actor, action="run.started", object=f"extraction:{extraction.name}", detail={"run": run_id})
     run = service.work().submit(extraction, run_id, service.shelf.address(extraction.job.archive), actor, deed)
+    service.cache.drop(CacheName.EXTRACTION_STATS, str(extraction_id))
     service.queue.publish(run.id)
     return run
 
@@ -35,6 +37,7 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
     run = min(unended, key=lambda one: (one.state is RunState.PENDING, one.seq))
     deed = Deed(actor=actor, action=f"run.{wanted.value}", object=f"extraction:{extraction.name}", detail={"run": run.id})
     changed = service.work().command(run.id, wanted, deed)
+    service.cache.drop(CacheName.EXTRACTION_STATS, str(extraction_id))
     if changed.state is RunState.PENDING:
         service.queue.publish(run.id)
     if changed.state is RunState.CANCELLED and run.epoch:

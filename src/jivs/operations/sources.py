@@ -10,6 +10,7 @@ from jivs.domain.registry import Source, SourceDraft, place, without_password
 from jivs.domain.source import Address, Secret, ServerInfo
 from jivs.errors import JivsError, NotFoundError, UnreachableError, UsageError
 from jivs.operations import _guard
+from jivs.ports.cache import CacheName
 from jivs.ports.connector import Listing, Request, Session
 from jivs.ports.service import Service
 from jivs.transfer.throttle import Throttle
@@ -56,19 +57,22 @@ def change(service: Service, actor: str, source_id: int, version: int, draft: So
         raise UsageError("The password is for another server or user: give it again.")
     sealed = service.vault.seal(new.password, place(source_id)) if new.password else ""
     deed = Deed(actor=actor, action="source.changed", object=f"source:{draft.name}", detail={"address": new.shown})
-    return service.registry().change_source(
+    changed = service.registry().change_source(
         source_id,
         version,
         replace(draft, address=without_password(new)),
         old.sealed if keep_password else sealed,
         deed,
     )
+    service.cache.drop(CacheName.DATASOURCES, str(source_id))
+    return changed
 
 
 def remove(service: Service, actor: str, source_id: int) -> None:
     """Delete a source."""
     source = get(service, source_id)
     service.registry().remove_source(source_id, Deed(actor=actor, action="source.removed", object=f"source:{source.name}"))
+    service.cache.drop(CacheName.DATASOURCES, str(source_id))
 
 
 def get(service: Service, source_id: int) -> Source:

@@ -12,7 +12,9 @@ STALE_SECONDS = 2.0
 
 
 class CacheName(StrEnum):
-    """What is cached; each has its own time to live (``CACHE_TTL_...``)."""
+    """What is cached; each has its own time to live (``CACHE_TTL_...``). Keys of EXTRACTION_CONFIGS name a version, so that
+    what lies under one never changes.
+    """
 
     DATASOURCES = "datasources"
     EXTRACTION_CONFIGS = "extraction-configs"

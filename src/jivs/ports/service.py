@@ -28,9 +28,9 @@ Check = Callable[[], Mapping[str, str | int]]
 class Service:
     """What ``bootstrap.build_service`` made. ``access_seconds`` and ``refresh_seconds``: how long tokens live.
 
-    ``embedded``: the catalog is a file; reading a row of it takes microseconds and waits for nobody. ``sessions``: access
-    tokens that were found good, with the stamp of the accounts at that time. ``queries`` and ``verifications``: the
-    processes that do them.
+    ``embedded``: the catalog is a file, the cache in this process; reading a row takes microseconds and waits for nobody.
+    ``sessions``: access tokens that were found good, with the stamp of the accounts at that time. ``queries`` and
+    ``verifications``: the processes that do them.
 
     ``checks`` look at what the service depends on, by name. Without ``db``, the catalog, no request can be served; the
     service goes on without the others.

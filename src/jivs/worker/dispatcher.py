@@ -75,6 +75,7 @@ class Dispatcher:
         self._ended = threading.Event()
         self._swept = 0.0
         self._heard, self._rung = os.pipe()
+        self._room = threading.Event()
         self._spawn_after = 0.0
 
     def end(self) -> None:
@@ -98,9 +99,9 @@ class Dispatcher:
         self._drain()
 
     def _listen(self) -> None:
-        """Wake ``run`` when the bell rings."""
+        """Wake ``run`` when the bell rings. Who has no room does not listen: the ring is for somebody else."""
         while not self._ended.is_set():
-            if self._service.queue.wait(_POLL_SECONDS) is not None:
+            if self._room.wait(_POLL_SECONDS) and self._service.queue.wait(_POLL_SECONDS) is not None:
                 os.write(self._rung, b"\0")
 
     def _fill(self) -> None:
@@ -114,6 +115,8 @@ class Dispatcher:
             return
         for child in idle[:waiting]:
             child.wake()
+        busy = len(self._children) - len(idle) + min(waiting, len(idle))
+        (self._room.set if busy < self._size else self._room.clear)()
         wanted = max(len(self._children) + max(0, waiting - len(idle)), min(_WARM, self._size))
         if time.monotonic() >= self._spawn_after:
             for _ in range(min(wanted, self._size) - len(self._children)):
@@ -159,6 +162,7 @@ class Dispatcher:
             _LOG.warning("%s", error.message)
 
     def _drain(self) -> None:
+        self._service.queue.close()
         for child in self._children:
             child.close()
         end = time.monotonic() + _DRAIN_SECONDS
