@@ -20,7 +20,21 @@ from jivs.connectors import BUILT_IN
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- Made by `make docs` from the code. Edit the code, not this page. -->\n\n"
 TITLES = {"postgresql": "PostgreSQL", "mysql": "MySQL and MariaDB", "sqlite": "SQLite", "file": "Files"}
-VERBS = ("demo", "discover", "plan", "extract", "verify", "inspect", "query", "serve", "worker", "user", "config", "db")
+VERBS = (
+    "demo",
+    "discover",
+    "plan",
+    "extract",
+    "verify",
+    "inspect",
+    "query",
+    "serve",
+    "worker",
+    "user",
+    "config",
+    "db",
+    "doctor",
+)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -68,14 +82,15 @@ def settings() -> str:
     """All settings."""
     rows = [
         [f"`{row['setting']}`", f"`{row['also']}`" if row["also"] else "", f"`{row['default']}`" if row["default"] != "" else "",
-         row["meaning"]]
+         row["recommended"], row["meaning"]]
         for row in settings_rows()
     ]  # fmt: skip
     return (
         MADE
         + "# Settings\n\nRead from the environment, then from `jivs.toml` in the working folder (`[extraction]` holds the group's\n"
         "settings in lower case). Sizes are written as `512MiB`, `2GB` or a number of bytes. `jivs config show` prints what is\n"
-        "in effect.\n\n" + table(["setting", "also", "default", "meaning"], rows)
+        "in effect. Outside a recommended range there is one warning.\n\n"
+        + table(["setting", "also", "default", "recommended", "meaning"], rows)
     )
 
 

@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING, TypeVar
 from jivs import connectors
 from jivs.backends.children import ChildProcesses
 from jivs.backends.clock import SystemClock
+from jivs.backends.machine import LocalMachine
 from jivs.backends.store.local import LocalShelf, LocalStore
 from jivs.backends.store.s3 import S3Place, S3Shelf, S3Store
 from jivs.backends.store.s3_access import S3Access
 from jivs.domain.guard import Guard
+from jivs.domain.sizing import Sizes, memory_of_run
 from jivs.domain.source import Address, Limits, Secret
 from jivs.errors import DriverMissingError, SettingsError, StoreError, UnreachableError, UsageError
 from jivs.ports.app import App
 from jivs.ports.cache import STALE_SECONDS, Cache, CacheName
 from jivs.ports.catalog import Catalog
 from jivs.ports.children import Children
+from jivs.ports.machine import Machine
 from jivs.ports.metrics import Metrics, NoMetrics
 from jivs.ports.queue import Queue
 from jivs.ports.service import Check, Service
@@ -67,6 +70,7 @@ def _build(settings: Settings, process: str, metrics: Metrics, engine: Callable[
         return SqlCatalog(engine(), clock)
 
     extraction = settings.extraction
+    runs = extraction.max_parallel_jobs if process == "worker" else 1
     return App(
         catalog=catalog,
         store=_opener(settings),
@@ -75,9 +79,10 @@ def _build(settings: Settings, process: str, metrics: Metrics, engine: Callable[
         limits=Limits(
             parallel=extraction.parallel_threads,
             connections=extraction.source_pool_max_size,
+            pool_seconds=extraction.source_pool_timeout / 1000,
             rows_per_second=extraction.rows_per_second,
             batch_rows=extraction.batch_size,
-            memory=extraction.memory_limit,
+            memory=extraction.memory_limit or memory_of_run(machine().memory()[0], runs),
             compression_level=extraction.compression_level,
         ),
         clock=clock,
@@ -143,6 +148,18 @@ def build_service(settings: Settings, *, process: str = "", hears: int = -1, rin
         embedded=address.scheme == "sqlite" and not settings.redis_host,
         checks=_checks(settings, engine, cache, queue),
     )
+
+
+def machine() -> Machine:
+    """The machine that this process is on."""
+    return LocalMachine()
+
+
+def sizes(settings: Settings) -> Sizes:
+    """What the service of these settings asks for."""
+    runs = settings.extraction.max_parallel_jobs
+    memory = settings.extraction.memory_limit or memory_of_run(machine().memory()[0], runs)
+    return Sizes(runs=runs, memory=memory, pool=settings.hikari_maximum_pool_size)
 
 
 def build_upkeep(settings: Settings) -> Upkeep:

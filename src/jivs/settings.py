@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from jivs.domain.sizing import SMALLEST_RUN
 from jivs.errors import SettingsError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
@@ -24,6 +25,8 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "EXTRACTION_BATCH_SIZE": ("extraction", "batch_size"),
     "EXTRACTION_PARALLEL_THREADS": ("extraction", "parallel_threads"),
     "EXTRACTION_SOURCE_POOL_MAX_SIZE": ("extraction", "source_pool_max_size"),
+    "EXTRACTION_SOURCE_POOL_MIN_IDLE": ("extraction", "source_pool_min_idle"),
+    "EXTRACTION_SOURCE_POOL_TIMEOUT": ("extraction", "source_pool_timeout"),
     "EXTRACTION_MAX_PARALLEL_JOBS": ("extraction", "max_parallel_jobs"),
     "DATABASE_URL": ("database_url",),
     "DATABASE_USERNAME": ("database_username",),
@@ -59,8 +62,44 @@ GUIDE_NAMES: dict[str, tuple[str, ...]] = {
     "AWS_ACCESS_KEY": ("aws_access_key",),
     "AWS_SECRET_KEY": ("aws_secret_key",),
     "EXTRACTION_TEMP_DIRECTORY": ("temp_dir",),
+    "JAVA_OPTS": ("java_opts",),
 }
 """Names of the deployment guide and the setting each of them sets."""
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "small-records": {
+        "extraction": {"batch_size": 2000, "parallel_threads": 8, "source_pool_max_size": 15},
+        "hikari_maximum_pool_size": 75,
+    },
+    "large-records": {
+        "extraction": {"batch_size": 500, "parallel_threads": 2, "source_pool_max_size": 5},
+        "hikari_maximum_pool_size": 40,
+    },
+    "mixed": {
+        "extraction": {"batch_size": 1000, "parallel_threads": 4, "source_pool_max_size": 10},
+        "hikari_maximum_pool_size": 50,
+    },
+}
+"""The deployment guide's settings for kinds of workloads."""
+
+
+class Recommended(NamedTuple):
+    """The range in which the deployment guide keeps a setting, and what the setting acts on."""
+
+    least: int
+    most: int
+    impact: str
+    shown: str
+
+
+RECOMMENDED: dict[tuple[str, ...], Recommended] = {
+    ("extraction", "batch_size"): Recommended(500, 2000, "Memory, throughput", "500-2000"),
+    ("extraction", "parallel_threads"): Recommended(2, 8, "CPU, throughput", "2-8"),
+    ("extraction", "source_pool_max_size"): Recommended(5, 15, "Source DB load", "5-15"),
+    ("hikari_maximum_pool_size",): Recommended(40, 75, "Concurrency", "40-75"),
+    ("redis_maxmemory",): Recommended(2 << 30, 4 << 30, "Cache capacity", "2-4gb"),
+}
+"""Outside of it there is a warning, where the setting is set."""
 
 
 def size(value: Any) -> Any:
@@ -81,16 +120,23 @@ class Extraction(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    memory_limit: Size = Field(
-        default=512 << 20,
-        ge=192 << 20,
+    memory_limit: Size | None = Field(
+        default=None,
+        ge=SMALLEST_RUN,
         le=1 << 50,
-        description="Memory of the whole process; batches and row groups derive from it.",
+        description="Memory of a process that extracts; batches and row groups derive from it. Unset: what the machine or "
+        "its cgroup has, less 512 MiB, shared by the runs at once; 192 MiB at least, 512 MiB at most.",
     )
     batch_size: int = Field(default=0, ge=0, description="Ceiling of rows per batch; 0: batches are sized by bytes alone.")
     parallel_threads: int = Field(default=4, ge=1, le=64, description="Readers at once: the default of --parallel.")
     source_pool_max_size: int = Field(
         default=10, ge=1, le=1000, description="Connections to one source at once, the snapshot's holder included."
+    )
+    source_pool_min_idle: int = Field(
+        default=0, ge=0, le=1000, description="Accepted without effect: a run keeps each connection open until its end."
+    )
+    source_pool_timeout: int = Field(
+        default=30_000, ge=250, le=3_600_000, description="How long a reader waits for a connection of its run, in ms."
     )
     compression_level: int = Field(
         default=1, ge=1, le=22, description="Zstandard level of the segments: higher is smaller and slower."
@@ -150,6 +196,11 @@ class Settings(BaseSettings):
         env_prefix="JIVS_", env_nested_delimiter="__", toml_file="jivs.toml", extra="forbid", frozen=True
     )
 
+    profile: Literal["", "small-records", "large-records", "mixed"] = Field(
+        default="",
+        description="Values of the deployment guide for a kind of workload; what is set itself counts before them.",
+    )
+    java_opts: str = Field(default="", description="Accepted and ignored: there is no JVM. Memory is set by memory limits.")
     database_url: SecretStr = Field(
         default=SecretStr(""),
         description="The catalog, sqlite:/// or postgresql://; empty: an SQLite file below the user's state folder.",
@@ -266,7 +317,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         guide = _GuideNames(settings_cls)
-        return init_settings, env_settings, guide, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, guide, TomlConfigSettingsSource(settings_cls), _Profile(settings_cls)
 
     @property
     def catalog_path(self) -> Path:
@@ -291,6 +342,57 @@ class _GuideNames(PydanticBaseSettingsSource):
                     place = place.setdefault(part, {})
                 place[path[-1]] = value
         return out
+
+
+class _Profile(PydanticBaseSettingsSource):
+    """The values of the profile that the other sources name."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return PROFILES.get(str(self.current_state.get("profile", "")), {})
+
+
+def given(settings: Settings) -> dict[str, bool]:
+    """Every setting by its name, and whether it is set; never to what."""
+
+    def walk(model: BaseModel, path: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+        for name in type(model).model_fields:
+            value = getattr(model, name)
+            if isinstance(value, BaseModel):
+                yield from walk(value, (*path, name))
+            else:
+                yield _shown((*path, name)), name in model.model_fields_set
+
+    return dict(walk(settings, ()))
+
+
+def unknown() -> list[str]:
+    """What is wrong with variables of the environment that look like settings and are none."""
+    known = {*given(Settings.model_construct()), "JIVS_ENV_FILE"}  # the last one is read by the entry point of the image
+    strange = sorted(name for name in os.environ if name.upper().startswith("JIVS_") and name.upper() not in known)
+    return [f"{name} is no setting, and does nothing: see docs/settings.md." for name in strange]
+
+
+def notices(settings: Settings) -> list[str]:
+    """What is worth a line in the log: settings that do nothing here, and those outside their recommended range."""
+    found = []
+    if settings.java_opts:
+        found.append(
+            "JAVA_OPTS is ignored: there is no JVM. Memory is set by JIVS_EXTRACTION__MEMORY_LIMIT, EXTRACTION_BATCH_SIZE "
+            "and JIVS_QUERY__MEMORY."
+        )
+    guide = {path: name for name, path in GUIDE_NAMES.items()}
+    for path, recommended in RECOMMENDED.items():
+        here: BaseModel = settings
+        for part in path[:-1]:
+            here = getattr(here, part)
+        value = getattr(here, path[-1])
+        unset = value == type(here).model_fields[path[-1]].get_default()
+        if not unset and not recommended.least <= value <= recommended.most:
+            found.append(f"{guide[path]} is outside the recommended range {recommended.shown} ({recommended.impact}).")
+    return found
 
 
 def load() -> Settings:

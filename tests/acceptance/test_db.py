@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from jivs.backends.catalog import tables
 from jivs.cli.main import app
 from jivs.domain.backup import HEADER_BYTES
-from jivs.testing.servers import PASSWORD
+from jivs.testing.servers import PASSWORD, RedisServer, free_port
 from jivs.testing.service import ServiceProcess
 
 KEYS = {"JWT_SECRET": "s" * 40, "ENCRYPTION_KEY": base64.b64encode(b"k" * 32).decode()}
@@ -153,15 +153,12 @@ def test_a_catalog_from_its_making_over_a_backup_to_its_restore(place: Place, da
 def test_what_was_published_since_the_backup_is_found_and_not_done_again(place: Place, data: Path, tmp_path: Path) -> None:
     """The older catalog has one run as PENDING and one as RUNNING; both are published. PostgreSQL is restored by plain psql."""
     file = tmp_path / "b.jivs"
-    with place.serve(EXTRACTION_MAX_PARALLEL_JOBS="1") as service, service.client() as api:
-        paths = [extraction(api, name, data) for name in ("one", "two")]
+    with place.serve() as service, service.client() as api:
         password = service.password
-    with place.serve() as service:
-        service.password = password
-        with service.client() as api:
-            runs = [api.post(f"{path}/start").json()["id"] for path in paths]
-            for path in paths:
-                completed(api, path)
+        paths = [extraction(api, name, data) for name in ("one", "two")]
+        runs = [api.post(f"{path}/start").json()["id"] for path in paths]
+        for path in paths:
+            completed(api, path)
     back = "update runs set state = '{}', epoch = {}, ended_at = null, owner = '{}', lease_until = {} where id = '{}'"
     place.execute(back.format("PENDING", 0, "", "null", runs[0]))
     place.execute(back.format("RUNNING", 1, "elsewhere:1:x", "1.0", runs[1]))
@@ -263,6 +260,25 @@ def test_a_wrong_key_is_named_and_so_is_damage(place: Place) -> None:
     assert "remove_column" in str(place.said("db", "check", code=3)) or "add_column" in str(
         place.said("db", "check", code=3)
     )
+
+
+def test_what_redis_has_of_another_catalog_is_forgotten(lite: Place, redis: RedisServer, tmp_path: Path) -> None:
+    lite.settings = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis.port), "REDIS_PASSWORD": PASSWORD, **KEYS}
+    file = str(tmp_path / "b.jivs")
+    body = {"name": "older", "url": "postgresql://db.example/sales"}
+    with lite.serve() as service, service.client() as api:
+        password = service.password
+        path = api.post("/api/v1/sources", json=body).headers["Location"]
+        lite.said("db", "backup", file)
+        api.put(path, json={**body, "name": "newer"}, headers={"If-Match": '"1"'})
+        assert api.get(path).json()["name"] == "newer"
+    lite.said("db", "restore", file)
+    with lite.serve() as service:
+        service.password = password
+        with service.client() as api:
+            assert api.get(path).json()["name"] == "older"
+    away = lite.jivs("db", "restore", file, REDIS_PORT=str(free_port()))
+    assert (away.exit_code, "FLUSHALL" in away.stderr) == (0, True)
 
 
 def test_an_archive_that_is_gone_is_found(lite: Place, data: Path) -> None:

@@ -323,7 +323,7 @@ class Walker:
     def _jivs(self, arguments: list[str]) -> None:
         words = [word for word in arguments if not word.startswith("-")]
         verb = words[0] if words else "--version"
-        require(verb in names.verbs() | names.ANNOUNCED_VERBS | {"--version"}, f"jivs {verb}")
+        require(verb in names.verbs() | {"--version"}, f"jivs {verb}")
 
     def _make(self, arguments: list[str]) -> None:
         for target in arguments:

@@ -33,19 +33,8 @@ EXPORTERS = frozenset({
 })  # fmt: skip
 """Metrics of Prometheus itself and of the exporters."""
 
-ANNOUNCED_SETTINGS = frozenset({
-    "EXTRACTION_SOURCE_POOL_MIN_IDLE", "EXTRACTION_SOURCE_POOL_TIMEOUT",
-    "REDIS_HOST", "REDIS_PORT",
-    "REDIS_PASSWORD", "REDIS_MAXMEMORY", "CACHE_TTL_DATASOURCES", "CACHE_TTL_EXTRACTION_CONFIGS", "CACHE_TTL_EXTRACTION_STATS",
-    "RABBITMQ_HOST", "RABBITMQ_PORT", "RABBITMQ_USERNAME", "RABBITMQ_PASSWORD", "JAVA_OPTS",
-})  # fmt: skip
-"""Settings that are promised and not read yet. A name leaves this list when `settings.GUIDE_NAMES` has it."""
-
 ANNOUNCED_ROUTES = frozenset({"/swagger-ui.html"})
 """Routes that are promised and not served yet."""
-
-ANNOUNCED_VERBS = frozenset({"doctor"})
-"""Commands of `jivs` that are promised and not there yet."""
 
 
 @cache
@@ -63,7 +52,7 @@ def metrics() -> frozenset[str]:
 @cache
 def settings() -> frozenset[str]:
     """Every name of the deployment guide that sets something."""
-    return frozenset(GUIDE_NAMES) | ANNOUNCED_SETTINGS
+    return frozenset(GUIDE_NAMES)
 
 
 @cache

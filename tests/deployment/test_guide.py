@@ -165,7 +165,7 @@ def profile(block: Block) -> None:
     """Settings for a kind of workload: a column of the table in our own guide."""
     (table,) = [table for table in tables(OURS) if table[0][0] == "Workload"]
     given = yaml.safe_load(block.text)
-    ours = {row[0]: dict(zip(table[0][1:], row[1:], strict=True)) for row in table[1:]}
+    ours = {row[0]: dict(zip(table[0][2:], row[2:], strict=True)) for row in table[1:]}
     assert set(given) <= names.settings()
     assert {f"`{name}`": str(value) for name, value in given.items()} in ours.values()
 

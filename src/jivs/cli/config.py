@@ -12,10 +12,12 @@ app = typer.Typer(help="Show settings.", no_args_is_help=True)
 
 
 def rows() -> list[dict[str, Any]]:
-    """Every setting: its name in the environment, the guide's name, its default, its meaning."""
+    """Every setting: its name in the environment, the guide's name, its default, its meaning, and the range that is
+    recommended for it, with what it acts on.
+    """
     from pydantic import BaseModel
 
-    from jivs.settings import GUIDE_NAMES, Settings
+    from jivs.settings import GUIDE_NAMES, RECOMMENDED, Settings
 
     guide = {path: name for name, path in GUIDE_NAMES.items()}
     found: list[dict[str, Any]] = []
@@ -26,11 +28,13 @@ def rows() -> list[dict[str, Any]]:
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
                 walk(field.annotation, here)
                 continue
+            recommended = RECOMMENDED.get(here)
             found.append(
                 {
                     "setting": "JIVS_" + "__".join(here).upper(),
                     "also": guide.get(here, ""),
-                    "default": field.default,
+                    "default": "" if field.default is None else field.default,
+                    "recommended": f"{recommended.shown} ({recommended.impact})" if recommended else "",
                     "meaning": field.description or "",
                 }
             )

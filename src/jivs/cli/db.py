@@ -10,6 +10,7 @@ import typer
 
 from jivs.cli import exits
 from jivs.cli.frame import Output, OutputOption, build_upkeep, clear_errors, console, load_settings, show_json
+from jivs.errors import JivsError
 
 if TYPE_CHECKING:
     from jivs.operations.catalog_check import Report
@@ -66,6 +67,7 @@ def restore(
 
         upkeep, clock = build_upkeep()
         done = run.restore(upkeep, clock, file, force=force)
+        _forget_cached()
         if output is Output.JSON:
             show_json(
                 {
@@ -80,6 +82,27 @@ def restore(
         if done.kept:
             console().print(f"What was there before: {done.kept}")
         print("All sessions have ended. See whether all agrees: jivs db check", file=sys.stderr)
+
+
+def _forget_cached() -> None:
+    """What Redis has is of another catalog now."""
+    from jivs.bootstrap import build_service
+
+    loaded = load_settings()
+    if not loaded.redis_host:
+        return
+    try:
+        cache = build_service(loaded).cache
+        cache.clear()
+        forgotten = cache.healthy()
+        cache.close()
+    except JivsError as error:
+        print(error.message, file=sys.stderr)
+        forgotten = False
+    if not forgotten:
+        print(
+            "Redis may still have copies of what was there before: FLUSHALL it before the service starts.", file=sys.stderr
+        )
 
 
 @app.command()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
@@ -49,7 +50,9 @@ def build_app() -> App:
     """The application, from the settings."""
     from jivs import bootstrap
 
-    return bootstrap.build(load_settings())
+    loaded = load_settings()
+    _notice(loaded)
+    return bootstrap.build(loaded)
 
 
 def build_upkeep() -> tuple[Upkeep, Clock]:
@@ -65,7 +68,20 @@ def build_service() -> tuple[Service, Settings]:
     from jivs import bootstrap
 
     loaded = load_settings()
+    _notice(loaded)
     return bootstrap.build_service(loaded), loaded
+
+
+def _notice(loaded: Settings) -> None:
+    from jivs.settings import notices
+
+    for sentence in notices(loaded):
+        _warn_once(sentence)
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    logging.getLogger("jivs").warning(sentence)
 
 
 def load_settings() -> Settings:

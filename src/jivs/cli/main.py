@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from jivs import __version__
-from jivs.cli import archives, config, db, demo, extract, serve, sources, user
+from jivs.cli import archives, config, db, demo, doctor, extract, serve, sources, user
 
 app = typer.Typer(
     name="jivs",
@@ -48,6 +48,7 @@ for verb in (
     archives.query,
     serve.serve,
     serve.worker,
+    doctor.doctor,
 ):
     app.command()(verb)
 app.add_typer(user.app, name="user")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jivs.cli.frame import Output, build_service, clear_errors
 from jivs.cli.supervisor import supervise
-from jivs.errors import SettingsError
+from jivs.errors import SettingsError, UnreachableError
 
 if TYPE_CHECKING:
     from jivs.settings import Settings
@@ -33,6 +35,7 @@ def serve(
         if made is not None:
             print(f"First user: {made[0].username}, password: {made[1].reveal()}", file=sys.stderr)
             print("It is shown this once; jivs user password admin sets another.", file=sys.stderr, flush=True)
+        _require_room(settings)
         chosen = settings.server_port if port is None else port
         public = _listen(settings.server_address, chosen, "SERVER_PORT or --port")
         raise typer.Exit(_run(settings, public, workers=workers))
@@ -42,7 +45,24 @@ def worker() -> None:
     """Execute runs: beside the catalog of a `jivs serve` on this or another machine. Its management listener is its own."""
     with clear_errors(Output.TEXT):
         _, settings = build_service()
+        _require_room(settings)
         raise typer.Exit(_run(settings, None, workers=True))
+
+
+def _require_room(settings: Settings) -> None:
+    """Whether what the settings ask for is there. Raises SettingsError for what cannot work; warns of what may not."""
+    from jivs import bootstrap
+    from jivs.domain.finding import Severity
+    from jivs.domain.sizing import judge
+    from jivs.operations.doctor import catalog_sizes, machine_sizes
+
+    sizes = machine_sizes(bootstrap.sizes(settings), bootstrap.machine())
+    with suppress(UnreachableError):  # whoever needs the catalog waits for it, and says so
+        sizes = catalog_sizes(sizes, bootstrap.build_upkeep(settings))
+    for finding in judge(sizes):
+        if finding.severity is Severity.ERROR:
+            raise SettingsError(finding.message)
+        logging.getLogger("jivs").warning(finding.message)
 
 
 def _run(settings: Settings, public: socket.socket | None, *, workers: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import Column, Table, TableKind, TableName
-from jivs.errors import SnapshotLostError, UsageError
+from jivs.errors import SnapshotLostError, UnreachableError, UsageError
 from jivs.ports.connector import Chunk, Listing, Narrowing, Request
 from jivs.ports.metrics import PoolUse
 
@@ -30,7 +31,8 @@ class Connections(Generic[Connection]):
 
     A connection whose user raised an error is closed, not given again; nor is an idle one that is not ``alive``. ``fixed``:
     only adopted connections are used, for none can join their snapshot; when the last of them is lost, SnapshotLostError is
-    raised.
+    raised. Otherwise who waits longer than ``seconds`` for a free one gets UnreachableError: there are more readers than
+    connections, which nobody planned.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class Connections(Generic[Connection]):
         *,
         fixed: bool = False,
         alive: Callable[[Connection], bool] = lambda _: True,
+        seconds: float = 30.0,
     ) -> None:
         self._alive = alive
+        self._seconds = seconds
         self._most = max(1, most)
         self._slots = threading.Semaphore(self._most)
         self._waiting = 0
@@ -74,9 +78,15 @@ class Connections(Generic[Connection]):
     def _take(self) -> Connection:
         with self._lock:
             self._waiting += 1
+        end = time.monotonic() + self._seconds
         try:
-            while not self._slots.acquire(timeout=_POLL_SECONDS):
+            while not self._slots.acquire(timeout=_POLL_SECONDS if self._fixed else min(_POLL_SECONDS, self._seconds)):
                 self._require_survivors()
+                if not self._fixed and time.monotonic() >= end:
+                    raise UnreachableError(
+                        f"Connection pool exhausted: all {self._most} connections of the run to its source were in use for "
+                        f"{self._seconds:g} s. Raise EXTRACTION_SOURCE_POOL_MAX_SIZE, or EXTRACTION_SOURCE_POOL_TIMEOUT."
+                    )
         finally:
             with self._lock:
                 self._waiting -= 1

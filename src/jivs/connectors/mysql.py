@@ -100,7 +100,7 @@ class _Session(OneByOne):
         self._describing = threading.Lock()
         self._details: dict[TableName, Described] = {}
         self._maria = False
-        self._readers: Connections[Any] = Connections(1, self._connect, leave)
+        self._readers: Connections[Any] = Connections(1, self._connect, leave, seconds=limits.pool_seconds)
 
     # -- connections ----------------------------------------------------------------------------------------------
 

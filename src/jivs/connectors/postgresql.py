@@ -88,7 +88,8 @@ class _Session(OneByOne):
         self._readers = self._pool(max(1, limits.connections))
 
     def _pool(self, most: int) -> Connections[Any]:
-        return Connections(most, self._reader, clear.leave, alive=clear.is_silent)
+        seconds = self._limits.pool_seconds
+        return Connections(most, self._reader, clear.leave, alive=clear.is_silent, seconds=seconds)
 
     # -- connections ----------------------------------------------------------------------------------------------
 

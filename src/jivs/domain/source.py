@@ -137,13 +137,15 @@ def _options(query: str, expand: Callable[[str], str]) -> dict[str, str]:
 class Limits:
     """What a run may ask of a source. 0 means no limit.
 
-    ``connections`` counts every connection at once, the snapshot's holder included. ``memory`` is the budget of the
+    ``connections`` counts every connection at once, the snapshot's holder included; ``pool_seconds`` is how long a reader
+    waits for one. ``memory`` is the budget of the
     whole process in bytes, of which ``reserved`` are not for rows, ``batch_rows`` a hard ceiling on rows in one batch,
     ``compression_level`` that of Zstandard.
     """
 
     parallel: int = 4
     connections: int = 10
+    pool_seconds: float = 30.0
     rows_per_second: int = 0
     batch_rows: int = 0
     memory: int = 512 << 20

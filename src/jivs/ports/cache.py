@@ -60,6 +60,9 @@ class Cache(Protocol):
     def drop(self, name: CacheName, key: str) -> None:
         """Forget the value, and whatever is being loaded: every Miss given for this key is void."""
 
+    def clear(self) -> None:
+        """Forget everything, as ``drop`` does: the catalog is another one now."""
+
     def counts(self) -> Mapping[CacheName, Counts]:
         """What ``get`` found so far, for every name."""
 

@@ -11,5 +11,8 @@ class Shelf(Protocol):
     def address(self, name: str) -> str:
         """The address of the archive's store, whether it exists or not. Raises UsageError for what is no name."""
 
+    def probe(self) -> None:
+        """Write, read and remove something as archives are written. Raises StoreError, or what else is in the way."""
+
     def names(self) -> list[str]:
         """The archives that have been published at least once, in the order of their names."""

@@ -29,11 +29,11 @@ class Upkeep(Protocol):
     def version(self) -> str:
         """The schema of the catalog; empty where there is no catalog."""
 
-    def moment(self) -> float:
-        """The time of the machine that holds the catalog, in seconds since 1970."""
+    def skew(self) -> float:
+        """Seconds by which the clock of the machine that holds the catalog is ahead of ours."""
 
-    def connections(self) -> int:
-        """How many connections its server takes; 0 where there is no such limit."""
+    def room(self) -> tuple[int, int]:
+        """How many connections its server takes, and how many are taken; 0 where there is no such limit."""
 
     def covers(self, path: str) -> bool:
         """Whether a file of this machine belongs to the catalog itself."""

@@ -60,6 +60,18 @@ class CacheSuite:
         assert isinstance(cache.get(SOURCES, "1"), Miss)
         assert cache.get(SOURCES, "2") == b"two"
 
+    def test_when_all_is_forgotten_nothing_is_left_for_anybody(self, cache: Cache, other: Cache) -> None:
+        fill(cache, SOURCES, "1", b"one")
+        fill(cache, CONFIGS, "2", b"two")
+        other.get(SOURCES, "1")
+        miss = missed(cache, STATS, "3")
+        cache.clear()
+        cache.put(miss, b"old")
+        for name, key in ((SOURCES, "1"), (CONFIGS, "2"), (STATS, "3")):
+            assert isinstance(cache.get(name, key), Miss)
+        time.sleep(STALE_SECONDS + _SLACK_SECONDS)
+        assert isinstance(other.get(SOURCES, "1"), Miss)
+
     def test_what_was_loaded_before_a_drop_is_not_kept(self, cache: Cache) -> None:
         miss = missed(cache, SOURCES, "1")
         cache.drop(SOURCES, "1")

@@ -186,6 +186,10 @@ class ShelfSuite:
                 store.create("manifests/00000001.json", b"{}")
         assert shelf.names() == ["a.b-c_d", "zoo"]
 
+    def test_a_probe_leaves_nothing_behind(self, shelf: Shelf) -> None:
+        shelf.probe()
+        assert shelf.names() == []
+
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden", "a b", "a\0", "s3://other"])
     def test_what_is_no_name_has_no_address(self, shelf: Shelf, name: str) -> None:
         with pytest.raises(UsageError):

@@ -44,6 +44,10 @@ class LayeredCache:
         self._far.drop(name, key)
         self._near.drop(name, key)  # last: until now, a reader of this process could take the old value from the far one
 
+    def clear(self) -> None:
+        self._far.clear()
+        self._near.clear()
+
     def counts(self) -> Mapping[CacheName, Counts]:
         return self._tally.counts()
 

@@ -130,6 +130,15 @@ class RedisCache:
             if len(self._owed) >= _MOST_OWED:
                 self._owed = {_EVERYTHING: object()}
             self._owed[f"{name}:{key}"] = object()
+        self._pay()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._owed = {_EVERYTHING: object()}
+        self._pay()
+
+    def _pay(self) -> None:
+        """Make the drops that are owed, if Redis is there."""
         if self._ready():
             with suppress(RedisError, OSError):
                 self._settle(trying=False)

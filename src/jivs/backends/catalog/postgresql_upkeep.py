@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -42,14 +43,17 @@ class PostgresUpkeep:
     def shown(self) -> str:
         return self._address.shown
 
-    def moment(self) -> float:
+    def skew(self) -> float:
         with self._connected() as connection:
-            return float(_value(connection, "SELECT extract(epoch FROM clock_timestamp())"))
+            before = time.time()
+            theirs = float(_value(connection, "SELECT extract(epoch FROM clock_timestamp())"))
+            return theirs - (before + time.time()) / 2
 
-    def connections(self) -> int:
+    def room(self) -> tuple[int, int]:
         with self._connected() as connection:
-            reserved = _value(connection, "SELECT current_setting('superuser_reserved_connections')::int")
-            return int(_value(connection, "SELECT current_setting('max_connections')::int")) - int(reserved)
+            used = _value(connection, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+            limits = [f"current_setting('{name}')::int" for name in ("max_connections", "superuser_reserved_connections")]
+            return int(_value(connection, f"SELECT {' - '.join(limits)}")), int(used) - 1
 
     def covers(self, path: str) -> bool:  # noqa: ARG002 - none of its files is ours to write
         return False

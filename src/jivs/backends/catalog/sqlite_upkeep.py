@@ -38,11 +38,11 @@ class SqliteUpkeep:
     def shown(self) -> str:
         return str(self._path)
 
-    def moment(self) -> float:
-        return time.time()
+    def skew(self) -> float:
+        return 0.0
 
-    def connections(self) -> int:
-        return 0
+    def room(self) -> tuple[int, int]:
+        return 0, 0
 
     def covers(self, path: str) -> bool:
         beside = [self._path.with_name(self._path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]

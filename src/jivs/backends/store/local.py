@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jivs.backends.store._paths import require_path
+from jivs.backends.store._probing import probe
 from jivs.backends.store._spool import clean
 from jivs.domain.registry import is_archive_name, require_archive_name
 from jivs.errors import AlreadyExistsError, FatalError, StoreError, UsageError
@@ -268,6 +269,11 @@ class LocalShelf:
 
     def address(self, name: str) -> str:
         return str(self._root / require_archive_name(name))
+
+    def probe(self) -> None:
+        probe(LocalStore(self._root))
+        with suppress(OSError):  # of an archive of this name
+            (self._root / "tmp").rmdir()
 
     def names(self) -> list[str]:
         return sorted(path.parent.name for path in self._root.glob("*/manifests") if is_archive_name(path.parent.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
 from jivs.backends.store._paths import is_path, require_path
+from jivs.backends.store._probing import probe
 from jivs.backends.store._s3_reader import TAIL, RangeReader
 from jivs.backends.store._spool import clean
 from jivs.backends.store.s3_access import S3Access, broke_off, refusal
@@ -281,6 +283,10 @@ class S3Shelf:
 
     def address(self, name: str) -> str:
         return f"{self._place.address}/{require_archive_name(name)}"
+
+    def probe(self) -> None:
+        with tempfile.TemporaryDirectory() as spools:
+            probe(S3Store(self._place, Path(spools)))
 
     def names(self) -> list[str]:
         base = self._place.base
