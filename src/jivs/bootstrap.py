@@ -102,25 +102,18 @@ def build_service(settings: Settings, *, process: str = "", hears: int = -1, rin
     try:
         from jivs.backends.catalog.accounts import SqlAccounts
         from jivs.backends.catalog.extractions import SqlExtractions
+        from jivs.backends.catalog.leases import SqlLeases
+        from jivs.backends.catalog.preferences import SqlPreferences
         from jivs.backends.catalog.registry import SqlRegistry
+        from jivs.backends.catalog.schedules import SqlSchedules
         from jivs.backends.catalog.work import SqlWork
         from jivs.backends.secrets.aesgcm import AesGcmVault
         from jivs.backends.secrets.argon2id import Argon2id
         from jivs.backends.secrets.jwt import JwtTokens
-        from jivs.backends.secrets.keyfile import KeyFile
     except ImportError as error:
         raise _missing(error, "service") from None
     address = _catalog_address(settings)
-    signing = Secret(settings.jwt_secret.get_secret_value())
-    sealing = Secret(settings.encryption_key.get_secret_value())
-    if not (signing and sealing):
-        if address.scheme != "sqlite":
-            raise SettingsError(
-                "JWT_SECRET and ENCRYPTION_KEY have to be set: every process of the service needs the same ones. Make them "
-                "with: openssl rand -base64 48; openssl rand -base64 32"
-            )
-        kept = KeyFile(Path(address.database).with_name("keys.json")).read()
-        signing, sealing = signing or kept.signing, sealing or kept.sealing
+    signing, sealing = _secrets(settings, address)
     clock = SystemClock()
     metrics = _metrics(settings, process)
     engine = _engine(settings, process, metrics)
@@ -133,6 +126,9 @@ def build_service(settings: Settings, *, process: str = "", hears: int = -1, rin
         registry=_once(lambda: SqlRegistry(engine(), clock)),
         extractions=_once(lambda: SqlExtractions(engine(), clock)),
         work=_once(lambda: SqlWork(engine(), clock, connections=app.limits.connections, parallel=app.limits.parallel)),
+        schedules=_once(lambda: SqlSchedules(engine(), clock)),
+        leases=_once(lambda: SqlLeases(engine())),
+        preferences=_once(lambda: SqlPreferences(engine())),
         shelf=_shelf(settings),
         guard=_guard(settings),
         cache=cache,
@@ -148,6 +144,23 @@ def build_service(settings: Settings, *, process: str = "", hears: int = -1, rin
         embedded=address.scheme == "sqlite" and not settings.redis_host,
         checks=_checks(settings, engine, cache, queue),
     )
+
+
+def _secrets(settings: Settings, address: Address) -> tuple[Secret, Secret]:
+    """What signs tokens and what encrypts credentials. Raises SettingsError where they have to be set and are not."""
+    signing = Secret(settings.jwt_secret.get_secret_value())
+    sealing = Secret(settings.encryption_key.get_secret_value())
+    if not (signing and sealing):
+        if address.scheme != "sqlite":
+            raise SettingsError(
+                "JWT_SECRET and ENCRYPTION_KEY have to be set: every process of the service needs the same ones. Make them "
+                "with: openssl rand -base64 48; openssl rand -base64 32"
+            )
+        from jivs.backends.secrets.keyfile import KeyFile
+
+        kept = KeyFile(Path(address.database).with_name("keys.json")).read()
+        signing, sealing = signing or kept.signing, sealing or kept.sealing
+    return signing, sealing
 
 
 def machine() -> Machine:

@@ -316,7 +316,10 @@ PUBLIC = {
     ("GET", "/actuator/health/liveness"), ("GET", "/actuator/health/readiness"), ("GET", "/actuator/info"),
     ("GET", "/actuator/prometheus"),
 }  # fmt: skip
-OWN = {("POST", "/api/v1/auth/logout"), ("GET", "/api/v1/auth/me"), ("PUT", "/api/v1/users/{user_id}/password")}
+OWN = {
+    ("POST", "/api/v1/auth/logout"), ("GET", "/api/v1/auth/me"), ("PUT", "/api/v1/users/{user_id}/password"),
+    ("GET", "/api/v1/preferences"), ("PUT", "/api/v1/preferences"),
+}  # fmt: skip
 """Routes for whoever is logged in."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,13 +13,17 @@ import sqlalchemy as sa
 from jivs.backends.catalog.accounts import SqlAccounts
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.extractions import SqlExtractions
+from jivs.backends.catalog.leases import SqlLeases
 from jivs.backends.catalog.registry import SqlRegistry
-from jivs.backends.catalog.tables import events, extractions, run_logs, runs, sources
+from jivs.backends.catalog.schedules import SqlSchedules
+from jivs.backends.catalog.tables import events, extractions, run_logs, runs, schedules, sources
 from jivs.backends.catalog.work import SqlWork
 from jivs.backends.clock import SystemClock
+from jivs.domain.audit import Deed
 from jivs.domain.extraction import Job
 from jivs.domain.run import Counts, RunState
 from jivs.domain.source import Address
+from jivs.ports.schedules import Asked
 
 RUNS, EXTRACTIONS, SOURCES = 20_000, 1000, 50
 
@@ -54,6 +59,10 @@ def fill(engine: Engine) -> None:
             {"run_id": f"r{n % RUNS}", "extraction_id": 1 + n % EXTRACTIONS, "at": 1.0, "level": "INFO", "message": "m"} for n in range(RUNS)])  # fmt: skip
         connection.execute(events.insert(), [
             {"at": 1.0, "kind": "state", "run_id": "r", "extraction_id": 1, "data": "{}"} for _ in range(RUNS)])  # fmt: skip
+        connection.execute(schedules.insert(), [
+            {"name": f"n{n}", "folded": f"n{n}", "extraction_id": 1 + n % EXTRACTIONS, "cron": "@daily", "time_zone": "UTC",
+             "missed_runs": "SKIP", "enabled": True, "next_run_at": float(n), "last_run_id": "", "last_message": "", "created_by": "a", **kept}
+            for n in range(2 * EXTRACTIONS)])  # fmt: skip
     if not engine.embedded:
         with engine._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("vacuum analyze")
@@ -99,7 +108,7 @@ def plan(engine: Engine, statement: str, parameters: Any) -> str:
 
 
 SCAN = re.compile(
-    r"Seq Scan on (runs|run_logs|events|extractions)\b|SCAN (runs|run_logs|events|extractions|r|e)\b(?!.*USING)",
+    r"Seq Scan on (runs|run_logs|events|extractions|schedules)\b|SCAN (runs|run_logs|events|extractions|schedules|r|e)\b(?!.*USING)",
     re.IGNORECASE,
 )
 
@@ -108,6 +117,12 @@ def test_every_hot_question_goes_by_an_index_and_none_grows_with_the_rows(engine
     clock = SystemClock()
     kept, work = SqlExtractions(engine, clock), SqlWork(engine, clock, connections=10, parallel=4)
     registry, accounts = SqlRegistry(engine, clock), SqlAccounts(engine, clock)
+    planned, duties = SqlSchedules(engine, clock), SqlLeases(engine)
+    lease = duties.take("scheduler", "one", None)
+    [due] = planned.due(datetime(1970, 1, 1, tzinfo=UTC))
+    assert lease is not None
+    asked_for = Asked(extraction=kept.page(limit=1)[0], run_id="new", archive="/a")
+    later, deed = datetime(2100, 1, 1, tzinfo=UTC), Deed(actor="schedule:n0", action="run.started", object="extraction:x0")
     questions: dict[str, tuple[int, Callable[[], object]]] = {
         "heads": (1, lambda: kept.heads(500, 21)),
         "head": (1, lambda: kept.head(500)),
@@ -129,6 +144,13 @@ def test_every_hot_question_goes_by_an_index_and_none_grows_with_the_rows(engine
         "settle": (4, lambda: work.settle(f"r{RUNS - 1}", 1, RunState.COMPLETED)),
         "source": (1, lambda: registry.source(7)),
         "sources": (1, lambda: registry.sources(after=7, limit=21)),
+        "schedule": (1, lambda: planned.get(500)),
+        "schedules": (1, lambda: planned.page(after=500, limit=21)),
+        "schedules of an extraction": (1, lambda: planned.page(extraction_id=7, limit=21)),
+        "due schedules": (1, lambda: planned.due(datetime(1970, 1, 1, tzinfo=UTC))),
+        "a time that has come": (13, lambda: planned.settle(lease, due, later, asked_for, "", deed)),
+        "beat": (3, lambda: duties.renew(lease)),
+        "who has the duty": (1, lambda: duties.lease("scheduler")),
         "stamp": (1, accounts.stamp),
         "revoked": (1, lambda: accounts.is_revoked("x")),
     }

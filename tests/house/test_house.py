@@ -175,6 +175,7 @@ def test_licences_of_dependencies_are_known() -> None:
         "opentelemetry-sdk": "Apache-2.0", "opentelemetry-exporter-otlp-proto-http": "Apache-2.0",
         "sqlglot": "MIT", "httptools": "MIT", "uvloop": "MIT",
         "redis": "MIT", "pika": "BSD-3-Clause", "boto3": "Apache-2.0", "fsspec": "BSD-3-Clause",
+        "cronsim": "BSD-3-Clause", "tzdata": "Apache-2.0",
     }  # fmt: skip
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]

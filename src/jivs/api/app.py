@@ -6,7 +6,19 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from jivs import __version__
-from jivs.api import actuator, archives, audit, auth, events, extractions, problems, sources, users
+from jivs.api import (
+    actuator,
+    archives,
+    audit,
+    auth,
+    events,
+    extractions,
+    preferences,
+    problems,
+    schedules,
+    sources,
+    users,
+)
 from jivs.api.front import Front
 from jivs.api.shield import Shield
 from jivs.api.timing import Timed, Traced
@@ -39,7 +51,7 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
     app.state.hub = events.Hub(service)
     prepare(app, service, Health(service), trusted=False)
     api = APIRouter(prefix=PREFIX)
-    for noun in (auth, users, sources, extractions, archives, events, audit):
+    for noun in (auth, users, sources, extractions, schedules, archives, events, preferences, audit):
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(actuator.router)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -30,11 +29,11 @@ from jivs.errors import (
 )
 from jivs.operations import _planning as planning
 from jivs.operations._reading import LEASE_SECONDS, Reading, table_state
+from jivs.operations._run_id import new_run_id
 from jivs.operations._small import groups
 from jivs.operations.job import ExtractJob, Lease, Outcome, Progress, TableResult
 from jivs.operations.select import choose, left_out
 from jivs.ports.app import App
-from jivs.ports.clock import Clock
 from jivs.ports.connector import Connector, Narrowing, Request, Session
 from jivs.ports.store import Store
 from jivs.transfer.reconcile import Sides, differences
@@ -404,8 +403,3 @@ def _sum(parts: Any) -> Fingerprint:
     for rows, text in parts:
         total += Fingerprint.parse(rows, text)
     return total
-
-
-def new_run_id(clock: Clock) -> str:
-    """A name that no run has."""
-    return f"{clock.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"

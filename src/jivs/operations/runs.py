@@ -9,7 +9,7 @@ from jivs.domain.audit import Deed
 from jivs.domain.run import OPEN, Command, Run, RunState
 from jivs.errors import ConflictError, NotFoundError, StoreError
 from jivs.operations import extractions
-from jivs.operations.extract import new_run_id
+from jivs.operations._run_id import new_run_id
 from jivs.ports.cache import CacheName
 from jivs.ports.service import Service
 

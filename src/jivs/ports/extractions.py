@@ -69,6 +69,6 @@ class Extractions(Protocol):
         """
 
     def remove(self, extraction_id: int, deed: Deed) -> bool:
-        """Delete an extraction and the record of its runs; False if there is none. Raises ConflictError while it has a run
-        that has not ended.
+        """Delete an extraction, its schedules and the record of its runs; False if there is none. Raises ConflictError while
+        it has a run that has not ended.
         """

@@ -13,9 +13,12 @@ from jivs.ports.cache import Cache
 from jivs.ports.children import Children
 from jivs.ports.clock import Clock
 from jivs.ports.extractions import Extractions
+from jivs.ports.leases import Leases
 from jivs.ports.metrics import Metrics
+from jivs.ports.preferences import PreferencesRecord
 from jivs.ports.queue import Queue
 from jivs.ports.registry import Registry
+from jivs.ports.schedules import Schedules
 from jivs.ports.secrets import Claims, Passwords, Tokens, Vault
 from jivs.ports.shelf import Shelf
 from jivs.ports.work import Work
@@ -44,6 +47,9 @@ class Service:
     registry: Callable[[], Registry]
     extractions: Callable[[], Extractions]
     work: Callable[[], Work]
+    schedules: Callable[[], Schedules]
+    leases: Callable[[], Leases]
+    preferences: Callable[[], PreferencesRecord]
     shelf: Shelf
     guard: Guard
     cache: Cache

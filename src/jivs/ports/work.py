@@ -51,7 +51,9 @@ class Work(Protocol):
     """
 
     def submit(self, extraction: Extraction, run_id: str, archive: str, actor: str, deed: Deed) -> Run:
-        """A new PENDING run. Raises ConflictError if the extraction has a run that has not ended and refuses another."""
+        """A new PENDING run. Raises ConflictError if the extraction has a run that has not ended and refuses another,
+        NotFoundError if it has gone.
+        """
 
     def run(self, run_id: str) -> Run | None:
         """By id."""

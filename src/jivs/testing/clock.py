@@ -25,3 +25,7 @@ class FakeClock:
         """Let time pass."""
         self._now += timedelta(seconds=seconds)
         self._elapsed += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Let somebody set the wall's clock."""
+        self._now += timedelta(seconds=seconds)

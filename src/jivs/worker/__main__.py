@@ -1,5 +1,6 @@
-"""``python -m jivs.worker [BELL]``: the dispatcher's process, a child of ``jivs serve`` or ``jivs worker``. It ends when its
-standard input does. ``BELL``: the descriptor of a pipe that rings when there may be work.
+"""``python -m jivs.worker [BELL]``: the process of dispatcher and scheduler, a child of ``jivs serve`` or ``jivs worker``.
+
+It ends when its standard input does. ``BELL``: the descriptor of a pipe that rings when there may be work.
 """
 
 from __future__ import annotations
@@ -9,38 +10,47 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 
 from jivs import bootstrap, logs, settings
 from jivs.errors import JivsError
 from jivs.worker.dispatcher import Dispatcher
+from jivs.worker.scheduler import Scheduler
+
+_END_SECONDS = 5.0
 
 
 def main() -> int:
-    """Dispatch; 2 if the settings are wrong."""
+    """Dispatch and schedule; 2 if the settings are wrong."""
     logs.setup("WARNING", "console")
     try:
         loaded = settings.load()
         logs.setup(loaded.log_level, loaded.log_format)
-        dispatcher = Dispatcher(
-            bootstrap.build_service(loaded, process="dispatcher", hears=int(sys.argv[1]) if len(sys.argv) > 1 else -1),
-            loaded.extraction.max_parallel_jobs,
-            keep_runs=loaded.history.runs,
-            keep_days=loaded.history.days,
-        )
+        bell = int(sys.argv[1]) if len(sys.argv) > 1 else -1
+        service = bootstrap.build_service(loaded, process="dispatcher", hears=bell)
+        dispatcher = Dispatcher(service, loaded.extraction.max_parallel_jobs)
+        scheduler = Scheduler(service, keep_runs=loaded.history.runs, keep_days=loaded.history.days)
     except JivsError as error:
         logs.announce(f"Error: {error.message}", logging.ERROR)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: dispatcher.end())
+
+    def end(*_: object) -> None:
+        scheduler.end()
+        dispatcher.end()
+
+    signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    threading.Thread(target=_end_with_parent, args=(dispatcher,), name="parent", daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(end,), name="parent", daemon=True).start()
+    scheduler.start()
     dispatcher.run()
+    scheduler.join(_END_SECONDS)
     return 0
 
 
-def _end_with_parent(dispatcher: Dispatcher) -> None:
+def _end_with_parent(end: Callable[[], None]) -> None:
     while os.read(0, 1 << 12):
         pass
-    dispatcher.end()
+    end()
 
 
 sys.exit(main())

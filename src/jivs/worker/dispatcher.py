@@ -20,7 +20,6 @@ _POLL_SECONDS = 1.0
 _DEAF_SECONDS = 0.25
 _WARM = 2
 _IDLE_SECONDS = 60.0
-_SWEEP_SECONDS = 600.0
 _RESPAWN_SECONDS = 1.0
 _DRAIN_SECONDS = 25.0
 
@@ -63,17 +62,14 @@ class _Child:
 
 
 class Dispatcher:
-    """``size`` processes at most. ``keep_runs`` and ``keep_days``: how much history stays."""
+    """``size`` processes at most."""
 
-    def __init__(self, service: Service, size: int, *, keep_runs: int, keep_days: int) -> None:
+    def __init__(self, service: Service, size: int) -> None:
         self._service = service
         self._size = size
-        self._keep_runs = keep_runs
-        self._keep_days = keep_days
         self._children: list[_Child] = []
         self._selector = selectors.DefaultSelector()
         self._ended = threading.Event()
-        self._swept = 0.0
         self._heard, self._rung = os.pipe()
         self._room = threading.Event()
         self._spawn_after = 0.0
@@ -95,7 +91,6 @@ class Dispatcher:
                 else:
                     self._hear(key.data)
             self._retire()
-            self._sweep()
         self._drain()
 
     def _listen(self) -> None:
@@ -150,16 +145,6 @@ class Dispatcher:
         for child in idle[min(_WARM, self._size) :]:
             if time.monotonic() - (child.idle_since or 0.0) > _IDLE_SECONDS:
                 child.close()
-
-    def _sweep(self) -> None:
-        if time.monotonic() - self._swept < _SWEEP_SECONDS:
-            return
-        self._swept = time.monotonic()
-        try:
-            self._service.work().sweep(keep_runs=self._keep_runs, keep_seconds=self._keep_days * 86_400.0)
-            self._service.accounts().sweep()
-        except JivsError as error:
-            _LOG.warning("%s", error.message)
 
     def _drain(self) -> None:
         self._service.queue.close()

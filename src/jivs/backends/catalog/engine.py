@@ -26,6 +26,8 @@ _BUSY_MS = 30_000
 _MIGRATING = 0x6A697673
 """The advisory lock of whoever migrates."""
 
+_FROZEN_MS = 3_000
+
 APPLICATION = "jivs catalog"
 """What PostgreSQL calls our connections."""
 
@@ -211,6 +213,13 @@ class Engine:
         """Let others who ask for the same number wait until the transaction ends. SQLite has one writer at a time anyway."""
         if not self._sqlite:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
+    def bound(self, connection: sa.Connection) -> None:
+        """Let PostgreSQL end the transaction if its process stands still in it: others wait for its locks. (In SQLite only
+        the process itself can end it.)
+        """
+        if not self._sqlite:
+            connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {_FROZEN_MS}")
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that knows ON CONFLICT."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jivs.backends.catalog import registry, trail
+from jivs.backends.catalog import registry, schedules, trail
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.tables import extractions, run_logs, runs, sources
 from jivs.domain.audit import Deed
@@ -154,14 +154,20 @@ class SqlExtractions:
 
     def remove(self, extraction_id: int, deed: Deed) -> bool:
         unended = runs.c.state.in_([state.value for state in OPEN])
+        mine = extractions.c.id == extraction_id
         with self._engine.write() as connection:
+            if connection.execute(sa.select(extractions.c.id).where(mine).with_for_update()).first() is None:
+                return False
             if connection.execute(sa.select(runs.c.id).where(runs.c.extraction_id == extraction_id, unended)).first():
                 raise ConflictError(f"Extraction {extraction_id} has a run that has not ended: stop it first.")
-            if not connection.execute(extractions.delete().where(extractions.c.id == extraction_id)).rowcount:
-                return False
+            gone = schedules.names_of(connection, extraction_id)
+            connection.execute(extractions.delete().where(mine))
             for table in (run_logs, runs):
                 connection.execute(table.delete().where(table.c.extraction_id == extraction_id))
             trail.append(self._engine, connection, self._now(), deed)
+            for name in gone:
+                with_it = Deed(actor=deed.actor, action="schedule.removed", object=f"schedule:{name}")
+                trail.append(self._engine, connection, self._now(), with_it)
         return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration: what this version of JiVS works on."""
 
 metadata = sa.MetaData()
@@ -217,4 +217,47 @@ stamps = sa.Table(
     metadata,
     sa.Column("name", sa.String(20), primary_key=True),
     sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("folded", sa.String(200), nullable=False, unique=True),
+    sa.Column("extraction_id", BigId, sa.ForeignKey("extractions.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("cron", sa.Text, nullable=False),
+    sa.Column("time_zone", sa.String(60), nullable=False),
+    sa.Column("missed_runs", sa.String(10), nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("not_before", sa.Float, nullable=True),
+    sa.Column("not_after", sa.Float, nullable=True),
+    sa.Column("next_run_at", sa.Float, nullable=True),
+    sa.Column("last_run_at", sa.Float, nullable=True),
+    sa.Column("last_run_id", sa.String(40), nullable=False),
+    sa.Column("last_message", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_by", sa.String(100), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+sa.Index("schedules_by_extraction", schedules.c.extraction_id, schedules.c.id)
+sa.Index("schedules_by_time", schedules.c.next_run_at)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.String(40), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+)
+
+preferences = sa.Table(
+    "preferences",
+    metadata,
+    sa.Column("user_id", BigId, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
 )

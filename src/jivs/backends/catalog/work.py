@@ -8,27 +8,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jivs.backends.catalog import rows, trail
+from jivs.backends.catalog import rows, submission, trail
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.tables import events, run_logs, runs, sources
 from jivs.domain.audit import Deed
-from jivs.domain.extraction import Extraction, Job, Statistics, WhenBusy
-from jivs.domain.run import OPEN, TRANSITIONS, Command, Counts, Order, Run, RunState
+from jivs.domain.extraction import Extraction, Job, Statistics
+from jivs.domain.run import TRANSITIONS, Command, Counts, Order, Run, RunState
 from jivs.errors import ConflictError, FencedError, NotFoundError
 from jivs.ports.clock import Clock
 from jivs.ports.work import Event, Kept, Line
 
-_TELLING = 0x6A697665
-"""The advisory lock of whoever adds an event: their numbers are in the order of their commits, so no reader misses one."""
-
-_ON_SOURCE = 0x6A69 << 40
-"""Added to a source's id: the advisory lock of whoever claims a run on it."""
-
 _TRIES = 20
 _EVENT_SECONDS = 3600.0
-_SUBMIT = runs.insert().returning(runs)
-_TELL = events.insert()
-_UNENDED = [state.value for state in OPEN]
 _MINE = runs.c.extraction_id > 0
 
 
@@ -45,43 +36,15 @@ class SqlWork:
         return self._clock.now().timestamp()
 
     def _tell(self, connection: sa.Connection, row: Any, kind: str = "state") -> None:
-        self._engine.lock(connection, _TELLING)
-        told = {"run_id": row["id"], "extraction_id": row["extraction_id"], "data": rows.told(row)}
-        connection.execute(_TELL, {"at": self._now(), "kind": kind, **told})
+        submission.tell(self._engine, connection, self._now(), row, kind)
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def submit(self, extraction: Extraction, run_id: str, archive: str, actor: str, deed: Deed) -> Run:
         now = self._now()
-        unended = sa.select(runs.c.id, runs.c.state).where(runs.c.extraction_id == extraction.id, runs.c.state.in_(_UNENDED))
-        values = {
-            "id": run_id,
-            "kind": "extract",
-            "source": extraction.source_name,
-            "archive": archive,
-            "digest": "",
-            "state": RunState.PENDING.value,
-            "message": "",
-            "epoch": 0,
-            "owner": "",
-            "created_at": now,
-            "updated_at": now,
-            "extraction_id": extraction.id,
-            "source_id": extraction.source_id,
-            "job": extraction.job.to_json(),
-            "actor": actor,
-            "priority": extraction.priority,
-        }
         with self._engine.write() as connection:
-            if extraction.when_busy is WhenBusy.REFUSE:
-                self._engine.lock(connection, _ON_SOURCE + extraction.source_id)
-                other = connection.execute(unended.limit(1)).first()
-                if other is not None:
-                    raise ConflictError(
-                        f"Extraction {extraction.id} has run {other.id}, which is {other.state}: wait for it or stop it, or "
-                        "set whenBusy to QUEUE."
-                    )
-            row = connection.execute(_SUBMIT, values).mappings().one()
+            submission.hold(connection, extraction.id)
+            row = submission.submit(self._engine, connection, now, extraction, run_id, archive, actor)
             trail.append(self._engine, connection, now, deed)
             self._tell(connection, row)
         return rows.run(row)
@@ -154,7 +117,7 @@ class SqlWork:
                 row = self._next(connection, now, full)
                 if row is None:
                     return None
-                self._engine.lock(connection, _ON_SOURCE + row["source_id"])
+                self._engine.lock(connection, submission.ON_SOURCE + row["source_id"])
                 silent = row["state"] == RunState.RUNNING.value
                 if silent and row["failures"] + 1 >= Job.from_json(row["job"]).attempts:
                     self._give_up(connection, row, now)
@@ -416,7 +379,7 @@ def _away(row: Any, state: RunState) -> dict[str, Any]:
 
 
 def _stop(row: Any, at_work: bool) -> dict[str, Any]:
-    if row["state"] not in _UNENDED:
+    if row["state"] not in submission.UNENDED:
         raise _refused(row, "stopped")
     return {"order": Order.CANCEL.value} if at_work else _away(row, RunState.CANCELLED)
 

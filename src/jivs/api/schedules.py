@@ -1,0 +1,205 @@
+"""``/schedules``: extractions that run by themselves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime, Field
+
+from jivs.api.deps import Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.idempotency import Idempotent
+from jivs.api.sources import IdPath
+from jivs.domain.schedule import MissedRuns, Schedule, ScheduleDraft, Timing
+from jivs.errors import UsageError
+from jivs.operations import schedules
+
+router = APIRouter(prefix="/schedules", tags=["schedules"], route_class=Idempotent)
+
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
+
+
+class ScheduleIn(Model):
+    """A schedule: which extraction, and when."""
+
+    name: Annotated[str, Field(min_length=1, max_length=90, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["nightly"])]
+    extraction_id: IdPath
+    cron: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=200,
+            pattern=r"^[\x20-\x7e]*$",
+            description="Minute, hour, day of month, month, day of week; or @hourly, @daily, @weekly, @monthly, @yearly.",
+            examples=["30 2 * * MON-FRI"],
+        ),
+    ]
+    time_zone: Annotated[
+        str, Field(max_length=60, description="Of the IANA: on whose clocks.", examples=["Europe/Berlin"])
+    ] = "UTC"
+    missed_runs: Annotated[MissedRuns, Field(description="What happens to times that passed while nothing could run.")] = (
+        MissedRuns.SKIP
+    )
+    enabled: bool = True
+    not_before: Moment | None = None
+    not_after: Moment | None = None
+
+
+class ScheduleOut(Model):
+    """A schedule. ``lastMessage``: why its last time gave no run; empty if it did."""
+
+    id: int
+    name: str
+    extraction_id: int
+    extraction_name: str
+    cron: str
+    time_zone: str
+    missed_runs: MissedRuns
+    enabled: bool
+    not_before: datetime | None
+    not_after: datetime | None
+    next_run_at: datetime | None
+    last_run_at: datetime | None
+    last_run_id: str
+    last_message: str
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class SchedulePage(Model):
+    """Schedules. By ``cursor``: ``nextCursor`` is there if there are more. By ``page``: ``total`` and ``totalPages``."""
+
+    items: list[ScheduleOut]
+    next_cursor: int | None = None
+    page: int | None = None
+    size: int | None = None
+    total: int | None = None
+    total_pages: int | None = None
+
+
+class TimeOut(Model):
+    """A time, in UTC and on the clocks of the schedule's zone."""
+
+    at: datetime
+    local: datetime
+
+
+class Preview(Model):
+    """The next times of a schedule. Fewer than asked for: there are no more."""
+
+    time_zone: str
+    times: list[TimeOut]
+
+
+def _draft(body: ScheduleIn) -> ScheduleDraft:
+    return ScheduleDraft(
+        name=body.name,
+        extraction_id=body.extraction_id,
+        timing=Timing(
+            cron=body.cron,
+            time_zone=body.time_zone,
+            not_before=body.not_before.astimezone(UTC) if body.not_before else None,
+            not_after=body.not_after.astimezone(UTC) if body.not_after else None,
+        ),
+        missed_runs=body.missed_runs,
+        enabled=body.enabled,
+    )
+
+
+def _out(one: Schedule) -> ScheduleOut:
+    timing = one.timing
+    return ScheduleOut(
+        id=one.id,
+        name=one.name,
+        extraction_id=one.extraction_id,
+        extraction_name=one.extraction_name,
+        cron=timing.cron,
+        time_zone=timing.time_zone,
+        missed_runs=one.missed_runs,
+        enabled=one.enabled,
+        not_before=timing.not_before,
+        not_after=timing.not_after,
+        next_run_at=one.next_run_at,
+        last_run_at=one.last_run_at,
+        last_run_id=one.last_run_id,
+        last_message=one.last_message,
+        created_by=one.created_by,
+        created_at=one.created_at,
+        updated_at=one.updated_at,
+    )
+
+
+@router.get("")
+def list_schedules(
+    service: ServiceDep,
+    _: ReaderDep,
+    name: Annotated[str, Query(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name.")] = "",
+    extraction_id: Annotated[int, Query(alias="extractionId", ge=0, le=2**63 - 1)] = 0,
+    enabled: bool | None = None,
+    sort: Annotated[str, Query(pattern="^(id|name|nextRunAt|createdAt|updatedAt)(,(asc|desc))?$")] = "id",
+    cursor: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    page: Annotated[int | None, Query(ge=0, le=10**6, description="From 0 on; with size, instead of cursor.")] = None,
+    size: Annotated[int, Query(ge=1, le=200)] = 20,
+) -> SchedulePage:
+    """All schedules."""
+    kept = service.schedules()
+    filters: dict[str, Any] = {"name": name, "extraction_id": extraction_id, "enabled": enabled}
+    order, _comma, direction = sort.partition(",")
+    if page is not None:
+        found = kept.page(offset=page * size, limit=size, sort=order, descending=direction == "desc", **filters)
+        total = kept.count(**filters)
+        return SchedulePage(
+            items=[_out(one) for one in found], page=page, size=size, total=total, total_pages=-(-total // size)
+        )
+    if sort not in {"id", "id,asc"}:
+        raise UsageError("Another order than by id needs page and size: a cursor is an id.")
+    found = kept.page(after=cursor, limit=limit + 1, **filters)
+    return SchedulePage(
+        items=[_out(one) for one in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
+    )
+
+
+@router.post("", status_code=201)
+def add_schedule(service: ServiceDep, worker: WorkerDep, body: ScheduleIn, response: Response) -> ScheduleOut:
+    """Keep a schedule. Its first time is after now."""
+    made = schedules.add(service, worker.user.username, _draft(body))
+    response.headers["Location"] = f"/api/v1/schedules/{made.id}"
+    response.headers["ETag"] = etag(made.version)
+    return _out(made)
+
+
+@router.get("/{schedule_id}")
+def get_schedule(service: ServiceDep, _: ReaderDep, schedule_id: IdPath, response: Response) -> ScheduleOut:
+    """One schedule. Its ETag is of what users set, not of its times."""
+    found = schedules.get(service, schedule_id)
+    response.headers["ETag"] = etag(found.version)
+    return _out(found)
+
+
+@router.put("/{schedule_id}")
+def change_schedule(
+    service: ServiceDep, worker: WorkerDep, schedule_id: IdPath, version: VersionDep, body: ScheduleIn, response: Response
+) -> ScheduleOut:
+    """Replace a schedule. If its times change, or it is switched on, the next one is after now."""
+    changed = schedules.change(service, worker.user.username, schedule_id, version, _draft(body))
+    response.headers["ETag"] = etag(changed.version)
+    return _out(changed)
+
+
+@router.delete("/{schedule_id}", status_code=204)
+def remove_schedule(service: ServiceDep, worker: WorkerDep, schedule_id: IdPath) -> None:
+    """Delete a schedule. Runs that it asked for go on."""
+    schedules.remove(service, worker.user.username, schedule_id)
+
+
+@router.get("/{schedule_id}/preview")
+def preview(
+    service: ServiceDep, _: ReaderDep, schedule_id: IdPath, count: Annotated[int, Query(ge=1, le=100)] = 10
+) -> Preview:
+    """Its next times from now on, also of one that is not enabled."""
+    times = schedules.preview(service, schedule_id, count)
+    timing = schedules.get(service, schedule_id).timing
+    return Preview(time_zone=timing.time_zone, times=[TimeOut(at=one.astimezone(UTC), local=one) for one in times])

@@ -1,0 +1,75 @@
+"""New runs in the catalog's database, in the transaction of whoever asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from jivs.backends.catalog import rows
+from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.tables import events, extractions, runs
+from jivs.domain.extraction import Extraction, WhenBusy
+from jivs.domain.run import OPEN, RunState
+from jivs.errors import ConflictError, NotFoundError
+
+_TELLING = 0x6A697665
+"""The advisory lock of whoever adds an event: their numbers are in the order of their commits, so no reader misses one."""
+
+ON_SOURCE = 0x6A69 << 40
+"""Added to a source's id: the advisory lock of whoever claims a run on it."""
+
+UNENDED = [state.value for state in OPEN]
+_THERE = sa.select(extractions.c.id).where(extractions.c.id == sa.bindparam("extraction"))
+_HELD = _THERE.with_for_update(read=True, key_share=True)
+_SUBMIT = runs.insert().returning(runs)
+_TELL = events.insert()
+
+
+def hold(connection: sa.Connection, extraction_id: int) -> None:
+    """Nobody deletes the extraction until the transaction ends. Raises NotFoundError if it has gone."""
+    if connection.execute(_HELD, {"extraction": extraction_id}).first() is None:
+        raise NotFoundError(f"There is no extraction {extraction_id}.")
+
+
+def submit(
+    engine: Engine, connection: sa.Connection, now: float, extraction: Extraction, run_id: str, archive: str, actor: str
+) -> Any:
+    """The row of a new PENDING run of an extraction that the caller holds, who ``tell``s of it last. Raises ConflictError if
+    it has a run that has not ended and refuses another; nothing was written then.
+    """
+    if extraction.when_busy is WhenBusy.REFUSE:
+        engine.lock(connection, ON_SOURCE + extraction.source_id)
+        unended = sa.select(runs.c.id, runs.c.state).where(runs.c.extraction_id == extraction.id, runs.c.state.in_(UNENDED))
+        other = connection.execute(unended.limit(1)).first()
+        if other is not None:
+            raise ConflictError(
+                f"Extraction {extraction.id} has run {other.id}, which is {other.state}: wait for it or stop it, or "
+                "set whenBusy to QUEUE."
+            )
+    values = {
+        "id": run_id,
+        "kind": "extract",
+        "source": extraction.source_name,
+        "archive": archive,
+        "digest": "",
+        "state": RunState.PENDING.value,
+        "message": "",
+        "epoch": 0,
+        "owner": "",
+        "created_at": now,
+        "updated_at": now,
+        "extraction_id": extraction.id,
+        "source_id": extraction.source_id,
+        "job": extraction.job.to_json(),
+        "actor": actor,
+        "priority": extraction.priority,
+    }
+    return connection.execute(_SUBMIT, values).mappings().one()
+
+
+def tell(engine: Engine, connection: sa.Connection, now: float, row: Any, kind: str = "state") -> None:
+    """Add an event of what a row of ``runs`` is now."""
+    engine.lock(connection, _TELLING)
+    told = {"run_id": row["id"], "extraction_id": row["extraction_id"], "data": rows.told(row)}
+    connection.execute(_TELL, {"at": now, "kind": kind, **told})
