@@ -234,16 +234,17 @@ def list_extractions(
     )
 
 
-@router.post("", status_code=201)
-def add_extraction(service: ServiceDep, worker: WorkerDep, body: ExtractionIn, response: Response) -> ExtractionOut:
+@router.post("", status_code=201, response_model=ExtractionOut)
+def add_extraction(service: ServiceDep, worker: WorkerDep, body: ExtractionIn) -> Response:
     """Keep an extraction. Nothing is connected and nothing runs: POST /extractions/{id}/start does."""
     source = None
     if body.source_type is not None and body.connection_config is not None:
         source = SourceDraft(name=body.name, address=address(body.source_type, body.connection_config))
     made = extractions.add(service, worker.user.username, _draft(body), source)
-    response.headers["Location"] = f"/api/v1/extractions/{made.id}"
-    response.headers["ETag"] = etag(made.version)
-    return extraction_out(made)
+    # Written here, in the thread that it was made in: the framework would hand it to another one to be checked.
+    text = extraction_out(made).model_dump_json(by_alias=True)
+    headers = {"Location": f"/api/v1/extractions/{made.id}", "ETag": etag(made.version)}
+    return Response(text, status_code=201, headers=headers, media_type="application/json")
 
 
 @router.post("/test-connection")
