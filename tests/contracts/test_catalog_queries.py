@@ -140,7 +140,7 @@ def test_every_hot_question_goes_by_an_index_and_none_grows_with_the_rows(engine
         "last event": (1, work.last_event),
         "waiting": (4, lambda: work.waiting(10)),
         "claim": (12, lambda: work.claim("w", 3)),
-        "keep": (6, lambda: work.keep(f"r{RUNS - 1}", 1, 3, Counts(rows=1), "reading")),
+        "keep": (8, lambda: work.keep(f"r{RUNS - 1}", 1, 3, Counts(rows=1), "reading", taken=1, most=5)),
         "settle": (4, lambda: work.settle(f"r{RUNS - 1}", 1, RunState.COMPLETED)),
         "source": (1, lambda: registry.source(7)),
         "sources": (1, lambda: registry.sources(after=7, limit=21)),

@@ -32,7 +32,7 @@ class Connections(Generic[Connection]):
     A connection whose user raised an error is closed, not given again; nor is an idle one that is not ``alive``. ``fixed``:
     only adopted connections are used, for none can join their snapshot; when the last of them is lost, SnapshotLostError is
     raised. Otherwise who waits longer than ``seconds`` for a free one gets UnreachableError: there are more readers than
-    connections, which nobody planned.
+    connections, which nobody planned, unless some of them were given up for others (``resize``).
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Connections(Generic[Connection]):
     ) -> None:
         self._alive = alive
         self._seconds = seconds
-        self._most = max(1, most)
-        self._slots = threading.Semaphore(self._most)
+        self._planned = self._most = max(1, most)
+        self._used = 0
         self._waiting = 0
         self._opener = opener
         self._closer = closer
         self._fixed = fixed
         self._idle: list[Connection] = []
         self._all: list[Connection] = []
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._closed = False
 
     @contextmanager
@@ -71,42 +71,68 @@ class Connections(Generic[Connection]):
 
     def use(self) -> PoolUse:
         """How they are used now."""
-        with self._lock:
+        with self._changed:
             idle = len(self._idle)
             return PoolUse(active=len(self._all) - idle, idle=idle, pending=self._waiting, limit=self._most)
 
+    def resize(self, most: int) -> int:
+        """Let at most so many be open, from when those too many are given back; how many are, or may be opened, now.
+
+        More than before are possible only where new ones can join the snapshot. Where none can, at most half of those
+        that there were at first are given up: they would be missed until the end.
+        """
+        with self._changed:
+            self._most = min(self._most, max(most, (self._planned + 1) // 2)) if self._fixed else max(1, most)
+            surplus = [self._idle.pop() for _ in range(min(len(self._idle), len(self._idle) + self._used - self._most))]
+            self._changed.notify_all()
+        for connection in surplus:
+            self._forget(connection)
+        with self._changed:
+            return max(self._most, self._used)
+
     def _take(self) -> Connection:
-        with self._lock:
-            self._waiting += 1
-        end = time.monotonic() + self._seconds
-        try:
-            while not self._slots.acquire(timeout=_POLL_SECONDS if self._fixed else min(_POLL_SECONDS, self._seconds)):
-                self._require_survivors()
-                if not self._fixed and time.monotonic() >= end:
-                    raise UnreachableError(
-                        f"Connection pool exhausted: all {self._most} connections of the run to its source were in use for "
-                        f"{self._seconds:g} s. Raise EXTRACTION_SOURCE_POOL_MAX_SIZE, or EXTRACTION_SOURCE_POOL_TIMEOUT."
-                    )
-        finally:
-            with self._lock:
-                self._waiting -= 1
-        while (idle := self._pop()) is not None:
+        idle = self._admitted()
+        while idle is not None:
             if self._alive(idle):
                 return idle
             self._forget(idle)
+            with self._changed:
+                idle = self._idle.pop() if self._idle else None
         try:
             self._require_survivors()
             connection = self._opener()
         except BaseException:
-            self._slots.release()
+            self._leave()
             raise
-        with self._lock:
+        with self._changed:
             self._all.append(connection)
         return connection
 
-    def _pop(self) -> Connection | None:
-        with self._lock:
+    def _admitted(self) -> Connection | None:
+        """Wait until one more may be used; an idle one, if there is one."""
+        end = time.monotonic() + self._seconds
+        with self._changed:
+            self._waiting += 1
+            try:
+                while self._used >= self._most:
+                    self._changed.wait(_POLL_SECONDS if self._fixed else min(_POLL_SECONDS, self._seconds))
+                    self._require_survivors()
+                    late = not self._fixed and self._most >= self._planned and time.monotonic() >= end
+                    if late and self._used >= self._most:
+                        raise UnreachableError(
+                            f"Connection pool exhausted: all {self._most} connections of the run to its source were in use "
+                            f"for {self._seconds:g} s. Raise EXTRACTION_SOURCE_POOL_MAX_SIZE, or "
+                            "EXTRACTION_SOURCE_POOL_TIMEOUT."
+                        )
+            finally:
+                self._waiting -= 1
+            self._used += 1
             return self._idle.pop() if self._idle else None
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._used -= 1
+            self._changed.notify()
 
     def _require_survivors(self) -> None:
         if self._fixed and not self._all:
@@ -114,42 +140,44 @@ class Connections(Generic[Connection]):
 
     def adopt(self, connection: Connection) -> None:
         """Add an open connection to the idle ones."""
-        with self._lock:
+        with self._changed:
             self._all.append(connection)
             self._idle.append(connection)
 
     def everyone(self) -> list[Connection]:
         """All open connections, whoever uses them now."""
-        with self._lock:
+        with self._changed:
             return list(self._all)
 
     def close(self) -> None:
         """Close all of them, in use or not."""
-        with self._lock:
+        with self._changed:
             self._closed = True
             connections, self._all, self._idle = self._all, [], []
         for connection in connections:
             self._closer(connection)
 
     def _give_back(self, connection: Connection) -> None:
-        with self._lock:
-            closed = self._closed
-            if not closed:
+        with self._changed:
+            kept = not self._closed and len(self._idle) + self._used <= self._most
+            if kept:
                 self._idle.append(connection)
-        if closed:
-            self._closer(connection)
-        self._slots.release()
+        if not kept:
+            self._forget(connection)
+        self._leave()
 
     def _forget(self, connection: Connection) -> None:
-        with self._lock:
+        with self._changed:
             if connection in self._all:
                 self._all.remove(connection)
         self._closer(connection)
 
     def _drop(self, connection: Connection) -> None:
         self._forget(connection)
-        if not self._fixed:
-            self._slots.release()
+        if self._fixed:  # nothing can take its place
+            with self._changed:
+                self._most = max(1, self._most - 1)
+        self._leave()
 
 
 def see_off(descriptor: int, close: Callable[[], object]) -> None:
@@ -264,6 +292,10 @@ class OneByOne:
         """Those of its readers."""
         use: PoolUse = self._readers.use()
         return use
+
+    def resize(self, connections: int) -> int:
+        """There is no server that counts them."""
+        return connections
 
     def prepare(self, names: Sequence[TableName]) -> None:
         """Nothing to fetch ahead."""

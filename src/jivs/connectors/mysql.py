@@ -100,6 +100,7 @@ class _Session(OneByOne):
         self._describing = threading.Lock()
         self._details: dict[TableName, Described] = {}
         self._maria = False
+        self._most = limits.connections
         self._readers: Connections[Any] = Connections(1, self._connect, leave, seconds=limits.pool_seconds)
 
     # -- connections ----------------------------------------------------------------------------------------------
@@ -301,7 +302,7 @@ class _Session(OneByOne):
         touched = [name for name in tables if name not in queries][:_MOST_TOUCHED]
         self._readers.close()
         self._details.clear()
-        many = max(1, min(self._limits.connections, self._limits.parallel))
+        many = max(1, min(self._most, self._limits.parallel))
         connections = [self._connect()]
         notes: list[str] = []
         one = True
@@ -332,6 +333,10 @@ class _Session(OneByOne):
         for connection in connections:
             self._readers.adopt(connection)
         return Snapshot(identity=str(uuid.uuid4()), one=one, taken_at=stamp(datetime.now(UTC)), notes=tuple(notes))
+
+    def resize(self, connections: int) -> int:
+        self._most = connections
+        return self._readers.resize(connections)
 
     def _lock(self, connection: Any) -> bool:
         import pymysql

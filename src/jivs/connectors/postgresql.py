@@ -85,11 +85,11 @@ class _Session(OneByOne):
         self._kinds: dict[TableName, TableKind] = {}
         self._pages: dict[tuple[str | None, str | None, TableName], int] = {}  # of heaps
         self._describing = threading.Lock()
-        self._readers = self._pool(max(1, limits.connections))
+        self._most = max(1, limits.connections)
+        self._readers = self._pool(self._most)
 
     def _pool(self, most: int) -> Connections[Any]:
-        seconds = self._limits.pool_seconds
-        return Connections(most, self._reader, clear.leave, alive=clear.is_silent, seconds=seconds)
+        return Connections(most, self._reader, clear.leave, alive=clear.is_silent, seconds=self._limits.pool_seconds)
 
     # -- connections ----------------------------------------------------------------------------------------------
 
@@ -266,7 +266,7 @@ class _Session(OneByOne):
                 if sequences:
                     notes.append(f"{sequences} sequences are not archived")
                 self._lock_queries(holder)
-                several = self._limits.connections > 1
+                several = self._most > 1
                 if several:
                     self._snapshot = holder.execute("select pg_export_snapshot()").fetchone()[0]
         except BaseException:
@@ -275,11 +275,18 @@ class _Session(OneByOne):
         self._holder = holder
         if several:
             self._readers = self._pool(self._limits.connections - 1)
+            self._readers.resize(self._most - 1)
         else:
             # Alone, the holder reads too; its snapshot goes with it.
             self._readers = Connections(1, self._reader, clear.leave, fixed=True)
             self._readers.adopt(holder)
         return Snapshot(identity=f"{row[0]}/{uuid.uuid4()}", one=True, taken_at=stamp(datetime.now(UTC)), notes=tuple(notes))
+
+    def resize(self, connections: int) -> int:
+        self._most = max(1, connections)
+        if self._holder is None:
+            return self._readers.resize(self._most)
+        return 1 + self._readers.resize(self._most - 1) if self._snapshot else 1
 
     def _lock_queries(self, holder: Any) -> None:
         """Planning a query locks what it reads until the transaction ends, so that TRUNCATE has to wait."""
@@ -481,10 +488,8 @@ class _Session(OneByOne):
 
     def interrupt(self) -> None:
         for connection in [*self._readers.everyone(), *([self._holder] if self._holder else [])]:
-            try:
+            with suppress(Exception):  # one that is gone needs no cancelling
                 connection.cancel_safe(timeout=2)
-            except Exception:  # noqa: S112 - a connection that is gone needs no cancelling
-                continue
 
     def close(self) -> None:
         self._readers.close()

@@ -154,6 +154,8 @@ class Reading:
         while not self._ended.wait(min(_RENEW_SECONDS, self._lease / 3)):
             try:
                 self.require_lease()
+                if self.job.room is not None:
+                    self.job.room.fit(self.session.resize)
                 catalog, alive = self.app.catalog(), True
                 for partition, epoch in list(self._held.items()):
                     still = catalog.renew_step(self.plan.run_id, partition, epoch, LEASE_SECONDS)

@@ -19,7 +19,7 @@ from jivs.domain.schema import TableName
 from jivs.errors import FencedError, JivsError, TransientError
 from jivs.operations import _guard, sources
 from jivs.operations.extract import extract
-from jivs.operations.job import ExtractJob, Gate, Lease, Outcome, Progress
+from jivs.operations.job import ExtractJob, Gate, Lease, Outcome, Progress, Room
 from jivs.ports.cache import CacheName
 from jivs.ports.clock import stamp
 from jivs.ports.service import Service
@@ -96,6 +96,9 @@ class Execution:
         self._hold_seconds = hold_seconds
         self._job = Job.from_json(run.job)
         self._gate = Gate()
+        self._room = Room(run.connections)
+        self._taken = run.connections
+        self._most = self._readers() + 1
         self._why: Why | None = None
         self._telling = _Telling(service)
         self._pace = Throttle(0, service.clock)
@@ -157,8 +160,8 @@ class Execution:
                 selection=job.selection,
                 limits=replace(
                     limits,
-                    parallel=job.parallel or limits.parallel,
-                    connections=self._run.connections,
+                    parallel=self._readers(),
+                    connections=self._most,
                     batch_rows=min(filter(None, (job.batch_rows, limits.batch_rows)), default=0),
                 ),
                 level=job.level,
@@ -167,9 +170,14 @@ class Execution:
                 gate=self._gate,
                 lease=Lease(run_id=self._run.id, epoch=self._run.epoch, seconds=LEASE_SECONDS),
                 pace=self._pace,
+                room=self._room,
             ),
             self._telling,
         )
+
+    def _readers(self) -> int:
+        """How many it would have, were it alone."""
+        return self._job.parallel or self._service.app.limits.parallel
 
     def _published(self) -> tuple[RunState, str, float] | None:
         """How the run ended, if it is published and the catalog does not know: its worker ended before it could say so, or
@@ -275,9 +283,16 @@ class Execution:
     def _beat(self, held: float | None) -> float | None:
         """Renew the lease, and do as was ordered; since when the run is held, if it is. Raises FencedError."""
         work, clock = self._service.work(), self._service.clock
-        kept = work.keep(self._run.id, self._run.epoch, LEASE_SECONDS, self._telling.counts, self._telling.stage)
+        counts, stage, taken = self._telling.counts, self._telling.stage, self._room.taken
+        if taken < self._room.allowed:  # no more can join the snapshot
+            self._most = taken
+        kept = work.keep(self._run.id, self._run.epoch, LEASE_SECONDS, counts, stage, taken=taken, most=self._most)
         if kept is None:
             raise FencedError(f"Run {self._run.id} has another owner now.")
+        if taken < self._taken:
+            self._service.queue.publish(self._run.id)  # somebody waits for what it gave up
+        self._taken = taken
+        self._room.allow(kept.connections)
         work.log(self._run, self._telling.said())
         if self._rate:
             self._pace.rate = max(1, self._rate // kept.neighbours)

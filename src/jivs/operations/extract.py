@@ -105,6 +105,8 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
     planning.require_source(link.manifest if link else None, opened.label, opened.address.shown, named=named)
     old = _unfinished(app, store, opened, job)
     with closing(open_session(app, job, opened)) as session, app.metrics.source_pool(opened.label, session.connections):
+        if job.room is not None:
+            job.room.fit(session.resize)
         server = session.ping()
         listings = session.tables()
         chosen = choose(listings, job.selection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jivs.domain.plan import Level, RunPlan, Selection
@@ -54,6 +55,38 @@ class Gate:
             raise InterruptedRunError("Stopped. Go on with: --resume")
 
 
+class Room:
+    """The connections of a run to its source, while other runs want some too: how many it may have, and how many it has.
+
+    Thread-safe.
+    """
+
+    def __init__(self, allowed: int) -> None:
+        self._lock = threading.Lock()
+        self._allowed = self._taken = self._answered = allowed
+
+    @property
+    def allowed(self) -> int:
+        """How many it may have."""
+        return self._allowed
+
+    def allow(self, connections: int) -> None:
+        """It may have so many from now on."""
+        with self._lock:
+            self._allowed = connections
+
+    def fit(self, resize: Callable[[int], int]) -> None:
+        """Have ``resize`` make it so many, and remember how many there are."""
+        with self._lock:
+            self._taken, self._answered = resize(self._allowed), self._allowed
+
+    @property
+    def taken(self) -> int:
+        """How many it has, or may open."""
+        with self._lock:
+            return self._taken if self._answered == self._allowed else max(self._taken, self._allowed)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lease:
     """A run that the caller made and claimed in the catalog: its id, its epoch, and for how many seconds a renewal holds.
@@ -71,7 +104,8 @@ class ExtractJob:
     """One extraction, as asked for. ``options`` are added to those of the address.
 
     ``resume``: go on with an unfinished run that reads the same; with a ``lease`` it is that run which goes on, if the
-    archive knows it. ``pace``: instead of the limits' rows per second.
+    archive knows it. ``pace``: instead of the limits' rows per second. ``room``: what it may have of the limits' connections
+    just now.
     """
 
     address: Address
@@ -86,6 +120,7 @@ class ExtractJob:
     gate: Gate = field(default_factory=Gate)
     pace: Throttle | None = None
     lease: Lease | None = None
+    room: Room | None = None
 
 
 class Progress:

@@ -139,6 +139,11 @@ class Session(Protocol):
     def ends(self, tables: Sequence[Table], *, count: bool) -> list[tuple[int, str]]:
         """``count`` (-1 if not wanted) and ``changed`` of each table."""
 
+    def resize(self, connections: int) -> int:
+        """Have no more than so many connections, as soon as readers give those too many back; at most as many as the limits
+        allow. How many it has, or may open, now: fewer than asked for where new ones could not join the snapshot.
+        """
+
     def connections(self) -> PoolUse:
         """How its connections are used now; nothing where a source has none. Answers at once, also after ``close``."""
 

@@ -14,11 +14,14 @@ from jivs.domain.run import Command, Counts, Order, Run, RunState
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What a worker learns when it renews its lease. ``neighbours``: runs at work on the same source, this one included."""
+    """What a worker learns when it renews its lease. ``neighbours``: runs at work on the same source, this one included;
+    ``connections``: how many it may have from now on.
+    """
 
     order: Order
     state: RunState
     neighbours: int
+    connections: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +76,15 @@ class Work(Protocol):
         A run whose workers fell silent more often than its ``attempts`` is FAILED instead.
         """
 
-    def keep(self, run_id: str, epoch: int, seconds: float, counts: Counts, phase: str) -> Kept | None:
-        """Renew the lease and tell how far it is; None: fenced."""
+    def keep(
+        self, run_id: str, epoch: int, seconds: float, counts: Counts, phase: str, *, taken: int = 0, most: int = 0
+    ) -> Kept | None:
+        """Renew the lease and tell how far it is; None: fenced.
+
+        ``taken``: connections that it has, if they became fewer; ``most``: how many it could use. Where others wait for the
+        source and find no room, it may have only its share from now on, and what is above counts until it is given up; where
+        nobody waits, it may have more.
+        """
 
     def hold(self, run_id: str, epoch: int) -> None:
         """The worker has paused, and holds its place: PAUSED under its lease. Raises FencedError."""

@@ -411,6 +411,30 @@ class ConnectorSuite:
             assert max(sizes) <= 100
             assert sum(sizes) == session.count(table, {})
 
+    def test_connections_are_given_up_when_their_readers_are_done(
+        self, open_session: Callable[[Request, Limits], Session]
+    ) -> None:
+        with closing(open_session(Request(), Limits(parallel=4, connections=5))) as session:
+            assert session.resize(4) <= 4
+            name = self._sample(session)
+            session.begin([name])
+            table = session.describe(name)
+            whole = session.fingerprint(table, {})
+            assert session.resize(5) <= 5
+            readers = [session.read(table, {}) for _ in range(3)]
+            for reader in readers:
+                next(reader)
+            session.resize(2)
+            for reader in readers:
+                for _ in reader:
+                    pass
+            left = session.resize(2)
+            use = session.connections()
+            assert use.active + use.idle <= left <= 3
+            assert self._fingerprint(session, table, {}) == (whole.rows, whole.total)
+            assert left <= session.resize(5) <= 5
+            assert self._fingerprint(session, table, {}) == (whole.rows, whole.total)
+
     def test_reading_can_be_left_and_begun_again(self, session: Session) -> None:
         with closing(session):
             name = self._sample(session)

@@ -213,6 +213,44 @@ class WorkSuite:
             assert run is not None
             assert run.connections == granted
 
+    def test_who_has_all_of_a_source_gives_up_some_for_who_waits_and_gets_them_back(
+        self, make: Make, work: Work, source: Callable[..., Source]
+    ) -> None:
+        own = source("crowded", 10)
+        wide = replace(JOB, parallel=8)
+        self.start(work, make("large", of=own, job=wide, when_busy=WhenBusy.QUEUE), "large")
+        self.start(work, make("elsewhere"), "elsewhere")
+        large = next(run for run in (work.claim("w1", 60), work.claim("w2", 60)) if run is not None and run.id == "large")
+
+        def may_have(taken: int) -> int:
+            kept = work.keep("large", large.epoch, 60, Counts(), "reading", taken=taken, most=9)
+            assert kept is not None
+            return kept.connections
+
+        assert (large.connections, may_have(9)) == (9, 9)
+        small = make("small", of=own, job=wide)
+        self.start(work, small, "small")
+        assert work.claim("w3", 60) is None
+        assert may_have(9) == 5
+        assert work.claim("w3", 60) is None, "it has not given them up yet"
+        assert may_have(7) == 7, "there is room now"
+        claimed = work.claim("w3", 60)
+        assert claimed is not None
+        assert (claimed.id, claimed.connections, may_have(7)) == ("small", 3, 7)
+        work.settle("small", claimed.epoch, RunState.COMPLETED)
+        assert may_have(7) == 9
+        assert may_have(9) == 9
+
+    def test_nothing_is_given_up_for_a_run_that_could_not_begin_anyway(self, make: Make, work: Work) -> None:
+        extraction = make(when_busy=WhenBusy.QUEUE, job=replace(JOB, parallel=9))
+        self.start(work, extraction, "r1")
+        run = work.claim("w1", 60)
+        assert run is not None
+        self.start(work, extraction, "r2")
+        kept = work.keep("r1", run.epoch, 60, Counts(), "reading", taken=10, most=10)
+        assert kept is not None
+        assert (run.connections, kept.connections) == (10, 10)
+
     def test_a_silent_worker_is_replaced_and_fenced(self, make: Make, work: Work, clock: FakeClock) -> None:
         self.start(work, make())
         first = work.claim("w1", 3)

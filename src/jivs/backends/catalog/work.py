@@ -90,11 +90,20 @@ class SqlWork:
         now = self._now()
         with self._engine.read() as connection:
             full = {source for source, used, cap, _ in self._usage(connection, now) if not _free(used, cap)}
-            found = 0
-            for condition in (self._silent(now), self._ready(now, full)):
-                few = sa.select(runs.c.seq).where(condition).limit(limit).subquery()
-                found += connection.execute(sa.select(sa.func.count()).select_from(few)).scalar_one()
+            return self._claimable(connection, limit, self._silent(now), self._ready(now, full))
+
+    @staticmethod
+    def _claimable(connection: sa.Connection, limit: int, *conditions: sa.ColumnElement[bool]) -> int:
+        found = 0
+        for condition in conditions:
+            few = sa.select(runs.c.seq).where(condition).limit(limit).subquery()
+            found += connection.execute(sa.select(sa.func.count()).select_from(few)).scalar_one()
         return min(found, limit)
+
+    def _waiting(self, connection: sa.Connection, now: float, source: int, limit: int) -> int:
+        """Runs that could begin if the source had room."""
+        here = runs.c.source_id == source
+        return self._claimable(connection, limit, self._silent(now) & here, self._ready(now, set()) & here)
 
     def _usage(self, connection: sa.Connection, now: float, source: int = 0) -> list[tuple[int, int, int, int]]:
         """Of each source with runs at work: its id, connections in use, their cap, runs at work."""
@@ -163,11 +172,28 @@ class SqlWork:
         cap = connection.execute(sa.select(sources.c.max_connections).where(sources.c.id == row["source_id"])).scalar()
         cap = cap or self._connections
         used, working = next(((used, count) for _, used, _, count in self._usage(connection, now, row["source_id"])), (0, 0))
-        pending = sa.select(runs.c.seq).where(runs.c.source_id == row["source_id"], runs.c.state == "PENDING").limit(cap)
-        waiting = connection.execute(sa.select(sa.func.count()).select_from(pending.subquery())).scalar_one()
+        if not _free(used, cap):
+            return 0
         wanted = (Job.from_json(row["job"]).parallel or self._parallel) + 1
-        share = max(min(2, cap), cap // max(1, working + waiting))
-        return min(wanted, share, cap - used) if _free(used, cap) else 0
+        share = _share(cap, working + self._waiting(connection, now, row["source_id"], cap))
+        return min(wanted, share, cap - used)
+
+    def _room(self, connection: sa.Connection, row: Any, has: int, most: int, now: float) -> tuple[int, int]:
+        """Connections that a run at work may have from now on, and how many runs are at work on its source."""
+        source = row["source_id"]
+        if has < most:
+            self._engine.lock(connection, submission.ON_SOURCE + source)
+        others = runs.c.id != row["id"]
+        at_work = sa.and_(runs.c.source_id == source, runs.c.lease_until >= now, _MINE, others)
+        query = sa.select(sa.func.coalesce(sa.func.sum(runs.c.connections), 0), sa.func.count()).where(at_work)
+        used, working = connection.execute(query).one()
+        cap = connection.execute(sa.select(sources.c.max_connections).where(sources.c.id == source)).scalar()
+        cap = cap or self._connections
+        waiting = self._waiting(connection, now, source, cap)
+        share = _share(cap, 1 + working + waiting)
+        if waiting:
+            return has if _free(used + has, cap) else min(has, share), 1 + working
+        return max(has, min(most, cap - used, share if working else cap)), 1 + working
 
     def _give_up(self, connection: sa.Connection, row: Any, now: float) -> None:
         ended = {
@@ -186,7 +212,9 @@ class SqlWork:
 
     # -- working --------------------------------------------------------------------------------------------------
 
-    def keep(self, run_id: str, epoch: int, seconds: float, counts: Counts, phase: str) -> Kept | None:
+    def keep(
+        self, run_id: str, epoch: int, seconds: float, counts: Counts, phase: str, *, taken: int = 0, most: int = 0
+    ) -> Kept | None:
         now = self._now()
         mine = sa.and_(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.lease_until.is_not(None))
         with self._engine.write() as connection:
@@ -194,14 +222,14 @@ class SqlWork:
             if before is None:
                 return None
             values = {**_counted(counts), "phase": phase}
-            change = runs.update().where(mine).values(lease_until=now + seconds, **values).returning(runs)
+            has = min(taken or before["connections"], before["connections"])
+            allowed, neighbours = self._room(connection, before, has, most, now)
+            kept = {"lease_until": now + seconds, "connections": max(has, allowed)}
+            change = runs.update().where(mine).values(**kept, **values).returning(runs)
             row = connection.execute(change).mappings().one()
             if any(before[name] != value for name, value in values.items()):
                 self._tell(connection, row, "progress")
-            neighbours = self._usage(connection, now, row["source_id"])
-        return Kept(
-            order=Order(row["order"]), state=RunState(row["state"]), neighbours=neighbours[0][3] if neighbours else 1
-        )
+        return Kept(order=Order(row["order"]), state=RunState(row["state"]), neighbours=neighbours, connections=allowed)
 
     def hold(self, run_id: str, epoch: int) -> None:
         with self._engine.write() as connection:
@@ -362,6 +390,11 @@ _FREE: dict[str, Any] = {"owner": "", "lease_until": None, "connections": 0, "ph
 def _free(used: int, cap: int) -> bool:
     """Whether a run can begin with what is left: one connection holds the snapshot, another reads."""
     return cap - used >= min(2, cap)
+
+
+def _share(cap: int, runs: int) -> int:
+    """What each of so many runs may have of a source's connections."""
+    return max(min(2, cap), cap // max(1, runs))
 
 
 def _counted(counts: Counts) -> dict[str, int]:

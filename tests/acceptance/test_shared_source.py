@@ -1,0 +1,103 @@
+"""A large run has all connections of a source, and a small one comes: it does not wait for the large one's end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from jivs.testing.servers import MariaServer
+from jivs.testing.service import ServiceProcess
+
+API = "/api/v1/extractions"
+CAP, TABLES, ROWS = 4, 10, 15_000
+
+
+Watched = tuple[str, Callable[[], int]]
+"""The URL of a source with large tables and a small one, and how many connections it has besides ours."""
+
+
+@pytest.fixture
+def postgresql(pg: str) -> Iterator[Watched]:
+    with psycopg.connect(pg, autocommit=True) as connection:
+        for number in range(TABLES):
+            rows = f"select g as id, repeat('x', 100) as v from generate_series(1, {ROWS}) g"
+            connection.execute(f"create table big{number} as {rows}")
+        connection.execute("create table few as select g as id from generate_series(1, 100) g")
+        connection.execute("analyze")
+        query = (
+            "select count(*) from pg_stat_activity where datname = current_database()"
+            " and pid <> pg_backend_pid() and backend_type = 'client backend'"
+        )
+        yield pg, lambda: int(next(connection.execute(query))[0])
+
+
+@pytest.fixture
+def mariadb(my: str, maria: MariaServer) -> Iterator[Watched]:
+    base = my.rpartition("/")[2]
+    with maria.connect(base) as connection, connection.cursor() as cursor:
+        for number in range(TABLES):
+            cursor.execute(f"create table big{number} (id int primary key, v varchar(100))")
+            cursor.execute(f"insert into big{number} select seq, repeat('x', 100) from seq_1_to_{ROWS}")
+        cursor.execute("create table few as select seq as id from seq_1_to_100")
+        connection.commit()
+
+        def count() -> int:
+            others = "select count(*) from information_schema.processlist where db = %s and id <> connection_id()"
+            cursor.execute(others, (base,))
+            return int(cursor.fetchall()[0][0])
+
+        yield my, count
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def source(request: pytest.FixtureRequest) -> Watched:
+    watched: Watched = request.getfixturevalue(request.param)
+    return watched
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_small_run_begins_beside_a_large_one_that_had_all_connections(tmp_path: Path, source: Watched) -> None:
+    url, connections = source
+    seen: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            seen.append(connections())
+
+    with ServiceProcess(tmp_path) as service, service.client() as api:
+        kept = {"name": "s", "url": url, "maxConnections": CAP, "maxRowsPerSecond": 25_000}
+        source_id = api.post("/api/v1/sources", json=kept).json()["id"]
+
+        def made(name: str, table: str) -> str:
+            body = {"name": name, "sourceId": source_id, "tables": [table], "parallel": 3}
+            return str(api.post(API, json=body).headers["Location"])
+
+        large, small = made("large", "*big*"), made("small", "*few")
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            assert api.post(f"{large}/start").status_code == 202
+            until(lambda: api.get(f"{large}/statistics").json()["rows"] > 0)
+            assert api.post(f"{small}/start").status_code == 202
+            until(lambda: api.get(small).json()["status"] == "COMPLETED")
+            assert api.get(large).json()["status"] == "RUNNING", "the small one waited for the end of the large one"
+            until(lambda: api.get(large).json()["status"] == "COMPLETED")
+        finally:
+            over.set()
+            watcher.join()
+        figures = api.get(f"{large}/statistics").json()
+        assert figures["rows"] == TABLES * ROWS
+    assert max(seen) <= CAP
+    assert max(seen) >= CAP - 1, "the large one had them all"
