@@ -284,9 +284,8 @@ class _Session(OneByOne):
 
     def resize(self, connections: int) -> int:
         self._most = max(1, connections)
-        if self._holder is None:
-            return self._readers.resize(self._most)
-        return 1 + self._readers.resize(self._most - 1) if self._snapshot else 1
+        holder = 1 if self._snapshot else 0
+        return holder + self._readers.resize(self._most - holder)
 
     def _lock_queries(self, holder: Any) -> None:
         """Planning a query locks what it reads until the transaction ends, so that TRUNCATE has to wait."""
