@@ -8,6 +8,8 @@ compgen -G '/usr/share/postgresql/*/extension/hstore.control' > /dev/null || pac
 [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
 [ -x /usr/bin/redis-server ] || packages+=(redis-server)
 command -v promtool > /dev/null || packages+=(prometheus)
+command -v prometheus-postgres-exporter > /dev/null || packages+=(prometheus-postgres-exporter)
+command -v prometheus-redis-exporter > /dev/null || packages+=(prometheus-redis-exporter)
 command -v docker-compose > /dev/null || packages+=(docker-compose)
 [ -x /usr/sbin/rabbitmq-server ] || packages+=(rabbitmq-server)
 command -v openssl > /dev/null || packages+=(openssl)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 
-from jivs.testing.servers import Server
 from tests.deployment import names
 from tests.deployment.deployed import (
     ROOT,
@@ -23,6 +21,7 @@ from tests.deployment.deployed import (
     run,
     services,
 )
+from tests.deployment.prometheus import Prometheus
 
 MONITORING = ROOT / "monitoring"
 VERDICT = ROOT / "tools/rollback-verdict.py"
@@ -120,34 +119,6 @@ def test_panels_do_not_overlap() -> None:
         taken |= cells
 
 
-class Prometheus(Server):
-    """A real Prometheus over a past that is written beforehand."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__("prometheus")
-        past, config = self.folder / "past.txt", self.folder / "prometheus.yml"
-        past.write_text("\n".join([*lines, "# EOF", ""]), encoding="utf-8")
-        config.write_text("global: {}\n", encoding="utf-8")
-        self.run(["promtool", "tsdb", "create-blocks-from", "openmetrics", str(past), str(self.folder / "data")])
-
-    def command(self) -> list[str]:
-        return [
-            "prometheus", f"--config.file={self.folder}/prometheus.yml", f"--storage.tsdb.path={self.folder}/data",
-            f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=error",
-        ]  # fmt: skip
-
-    def ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-
 def past(records_per_minute: int, slow_share: float) -> list[str]:
     """40 minutes of two workers and one process of the API, a sample every 30 s."""
     end = time.time()
@@ -176,13 +147,13 @@ def past(records_per_minute: int, slow_share: float) -> list[str]:
     ],
 )
 def test_the_verdict_of_a_rollback(records_per_minute: int, slow_share: float, code: int, said: str) -> None:
-    with Prometheus(past(records_per_minute, slow_share)) as server:
+    with Prometheus(past=past(records_per_minute, slow_share)) as server:
         done = run(VERDICT, server.url)
         assert (done.returncode, said in done.stdout) == (code, True), done.stdout + done.stderr
 
 
 def test_no_verdict_without_measurements() -> None:
-    with Prometheus(["# TYPE up gauge", f"up 1 {time.time() - 60:.3f}"]) as server:
+    with Prometheus(past=["# TYPE up gauge", f"up 1 {time.time() - 60:.3f}"]) as server:
         done = run(VERDICT, server.url)
         assert done.returncode == 2
         assert "no measurement" in done.stderr
