@@ -53,6 +53,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Itera
             "redis": f"{stack.enter_context(RedisExporter(redis)).url}/metrics",
         }
         prometheus = stack.enter_context(Prometheus(targets=targets, rules=[FIRING]))
+        wait_for(lambda: len(prometheus.get("query", query="up == 1")["result"]) == len(targets), 20)
         since = time.time()
         with service.client() as api:
             use(api, source, state)
