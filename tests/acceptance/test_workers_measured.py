@@ -78,6 +78,8 @@ def test_one_scrape_tells_of_every_worker(tmp_path: Path, data: Path) -> None:
         wait_for(lambda: (told("extraction_threads_active") or 0) > 0, 10)
         before = workers()
         assert before
+        mine = os.getpriority(os.PRIO_PROCESS, service.process.pid)
+        assert {os.getpriority(os.PRIO_PROCESS, pid) - mine for pid in before} == {10}, "they stand back"
         for process in before:
             os.kill(process, signal.SIGKILL)
         wait_for(lambda: not workers() & before, 10)

@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from jivs import bootstrap, logs, settings
 from jivs.errors import JivsError
@@ -21,10 +23,12 @@ from jivs.ports.service import Service
 
 _LOG = logging.getLogger(__name__)
 _UNREACHABLE_SECONDS = 1.0
+_NICENESS = 10
 
 
 def main() -> int:
     """Work until told to end."""
+    _stand_back()
     gc.set_threshold(100_000, 20, 100)  # loading the modules makes no garbage, nor does reading make cycles
     loaded = settings.load()
     logs.setup(loaded.log_level, loaded.log_format)
@@ -46,6 +50,13 @@ def main() -> int:
         _work(service, drain, loaded.extraction.pause_hold)
     service.app.tracing.close()
     return 0
+
+
+def _stand_back() -> None:
+    """Leave the processor to those who answer users: what they need is short, and a run takes all that is left."""
+    os.nice(_NICENESS)
+    with suppress(OSError):  # where Linux groups by sessions, and the niceness counts only within one
+        Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
 def _listen(woken: threading.Event, end: Callable[[], None]) -> None:
