@@ -212,7 +212,7 @@ class Engine:
     def lock(self, connection: sa.Connection, number: int) -> None:
         """Let others who ask for the same number wait until the transaction ends. SQLite has one writer at a time anyway."""
         if not self._sqlite:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (number,))
 
     def bound(self, connection: sa.Connection) -> None:
         """Let PostgreSQL end the transaction if its process stands still in it: others wait for its locks. (In SQLite only

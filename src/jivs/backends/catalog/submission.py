@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from jivs.backends.catalog import rows
 from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.prepared import Prepared, parameter
 from jivs.backends.catalog.tables import events, extractions, runs
 from jivs.domain.extraction import Extraction, WhenBusy
 from jivs.domain.run import OPEN, RunState
@@ -23,7 +24,8 @@ UNENDED = [state.value for state in OPEN]
 _THERE = sa.select(extractions.c.id).where(extractions.c.id == sa.bindparam("extraction"))
 _HELD = _THERE.with_for_update(read=True, key_share=True)
 _SUBMIT = runs.insert().returning(runs)
-_TELL = events.insert()
+_TOLD = ("at", "kind", "run_id", "extraction_id", "data")
+_TELL = Prepared(events.insert().values({name: parameter(name, events.c[name].type) for name in _TOLD}))
 
 
 def hold(connection: sa.Connection, extraction_id: int) -> None:
@@ -72,4 +74,4 @@ def tell(engine: Engine, connection: sa.Connection, now: float, row: Any, kind: 
     """Add an event of what a row of ``runs`` is now."""
     engine.lock(connection, _TELLING)
     told = {"run_id": row["id"], "extraction_id": row["extraction_id"], "data": rows.told(row)}
-    connection.execute(_TELL, {"at": now, "kind": kind, **told})
+    _TELL(connection, at=now, kind=kind, **told)

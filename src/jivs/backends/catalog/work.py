@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from jivs.backends.catalog import rows, submission, trail
 from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.prepared import Prepared, parameter
 from jivs.backends.catalog.tables import events, run_logs, runs, sources
 from jivs.domain.audit import Deed
 from jivs.domain.extraction import Extraction, Job, Statistics
@@ -20,7 +22,65 @@ from jivs.ports.work import Event, Kept, Line
 
 _TRIES = 20
 _EVENT_SECONDS = 3600.0
+_MOST_WAITING = 1000
 _MINE = runs.c.extraction_id > 0
+_NOW = parameter("now", sa.Float)
+_OTHER = runs.alias()
+_SILENT = sa.and_(runs.c.lease_until.is_not(None), runs.c.lease_until < _NOW, runs.c.state == "RUNNING", _MINE)
+_READY = sa.and_(
+    runs.c.state == "PENDING",
+    _MINE,
+    runs.c.not_before <= _NOW,
+    ~sa.exists().where(_OTHER.c.extraction_id == runs.c.extraction_id, _OTHER.c.state.in_(["RUNNING", "PAUSED"])),
+)
+_IN_TURN = (runs.c.priority.desc(), runs.c.seq)
+
+
+def _first(condition: sa.ColumnElement[bool], *order: Any) -> sa.Select[Any]:
+    query = sa.select(runs).where(condition).order_by(*order).limit(1)
+    return query.with_for_update(skip_locked=True, of=runs)
+
+
+def _few(condition: sa.ColumnElement[bool], limit: int) -> sa.ScalarSelect[int]:
+    """How many there are, as far as ``limit``."""
+    return (
+        sa.select(sa.func.count())
+        .select_from(sa.select(runs.c.seq).where(condition).limit(limit).subquery())
+        .scalar_subquery()
+    )
+
+
+def _facts() -> sa.Select[Any]:
+    """Of a source, for one of its runs: cap, connections and number of other runs at work, how many wait, and whether
+    another run of the same extraction is at it.
+    """
+    own, run_id = parameter("source", sa.BigInteger), parameter("run", sa.String)
+    at_work = (_OTHER.c.source_id == own, _OTHER.c.lease_until >= _NOW, _OTHER.c.extraction_id > 0, _OTHER.c.id != run_id)
+    working = sa.select(
+        sa.func.coalesce(sa.func.sum(_OTHER.c.connections), 0).label("used"), sa.func.count().label("working")
+    )
+    found = working.where(*at_work).subquery()
+    waiting = _few(_SILENT & (runs.c.source_id == own), _MOST_WAITING) + _few(
+        _READY & (runs.c.source_id == own), _MOST_WAITING
+    )
+    same = runs.c.extraction_id == parameter("extraction", sa.BigInteger)
+    busy = sa.select(runs.c.id).where(same, runs.c.state.in_(["RUNNING", "PAUSED"])).limit(1).scalar_subquery()
+    columns = (sources.c.max_connections, found.c.used, found.c.working, waiting.label("waiting"), busy.label("busy"))
+    return sa.select(*columns).select_from(sources.join(found, sa.true())).where(sources.c.id == own)
+
+
+_NEXT_SILENT = Prepared(_first(_SILENT, runs.c.seq))
+_NEXT_READY = Prepared(_first(_READY, *_IN_TURN))
+_FACTS = Prepared(_facts())
+_LOCKED = Prepared(sa.select(runs).where(runs.c.id == parameter("run", sa.String)).with_for_update())
+
+
+@cache
+def _change(names: tuple[str, ...]) -> Prepared:
+    """Sets these columns of the run ``run`` and gives the row."""
+    values = {name: parameter(f"new_{name}", runs.c[name].type) for name in names}
+    mine = runs.c.id == parameter("run", sa.String)
+    return Prepared(runs.update().where(mine).values(values).returning(runs))
 
 
 class SqlWork:
@@ -71,57 +131,28 @@ class SqlWork:
 
     # -- claiming -------------------------------------------------------------------------------------------------
 
-    def _silent(self, now: float) -> sa.ColumnElement[bool]:
-        return sa.and_(
-            runs.c.lease_until.is_not(None), runs.c.lease_until < now, runs.c.state == RunState.RUNNING.value, _MINE
-        )
-
-    @staticmethod
-    def _ready(now: float, full: set[int]) -> sa.ColumnElement[bool]:
-        other = runs.alias()
-        busy = sa.exists().where(
-            other.c.extraction_id == runs.c.extraction_id,
-            other.c.state.in_([RunState.RUNNING.value, RunState.PAUSED.value]),
-        )
-        ready = [runs.c.state == "PENDING", _MINE, runs.c.not_before <= now, ~busy]
-        return sa.and_(*ready, *([runs.c.source_id.not_in(sorted(full))] if full else []))
-
     def waiting(self, limit: int = 100) -> int:
         now = self._now()
         with self._engine.read() as connection:
-            full = {source for source, used, cap, _ in self._usage(connection, now) if not _free(used, cap)}
-            return self._claimable(connection, limit, self._silent(now), self._ready(now, full))
+            elsewhere = runs.c.source_id.not_in(sorted(self._full(connection, now)))
+            both = sa.select(_few(_SILENT & elsewhere, limit) + _few(_READY & elsewhere, limit))
+            return min(connection.execute(both, {"now": now}).scalar_one(), limit)
 
-    @staticmethod
-    def _claimable(connection: sa.Connection, limit: int, *conditions: sa.ColumnElement[bool]) -> int:
-        found = 0
-        for condition in conditions:
-            few = sa.select(runs.c.seq).where(condition).limit(limit).subquery()
-            found += connection.execute(sa.select(sa.func.count()).select_from(few)).scalar_one()
-        return min(found, limit)
-
-    def _waiting(self, connection: sa.Connection, now: float, source: int, limit: int) -> int:
-        """Runs that could begin if the source had room."""
-        here = runs.c.source_id == source
-        return self._claimable(connection, limit, self._silent(now) & here, self._ready(now, set()) & here)
-
-    def _usage(self, connection: sa.Connection, now: float, source: int = 0) -> list[tuple[int, int, int, int]]:
-        """Of each source with runs at work: its id, connections in use, their cap, runs at work."""
+    def _full(self, connection: sa.Connection, now: float) -> set[int]:
+        """The sources on which no run can begin."""
         query = (
-            sa.select(runs.c.source_id, sa.func.sum(runs.c.connections), sources.c.max_connections, sa.func.count())
+            sa.select(runs.c.source_id, sa.func.sum(runs.c.connections), sources.c.max_connections)
             .select_from(runs.join(sources, sources.c.id == runs.c.source_id))
             .where(runs.c.lease_until >= now, _MINE)
             .group_by(runs.c.source_id, sources.c.max_connections)
         )
-        if source:
-            query = query.where(runs.c.source_id == source)
         found = connection.execute(query).all()
-        return [(id_, int(used), cap or self._connections, count) for id_, used, cap, count in found]
+        return {source for source, used, cap in found if not _free(used, cap or self._connections)}
 
     def claim(self, owner: str, seconds: float) -> Run | None:
         now = self._now()
         with self._engine.write() as connection:
-            full = {source for source, used, cap, _ in self._usage(connection, now) if not _free(used, cap)}
+            full: set[int] = set()
             for _ in range(_TRIES):
                 row = self._next(connection, now, full)
                 if row is None:
@@ -131,9 +162,9 @@ class SqlWork:
                 if silent and row["failures"] + 1 >= Job.from_json(row["job"]).attempts:
                     self._give_up(connection, row, now)
                     continue
-                granted = 0 if not silent and self._busy(connection, row) else self._grant(connection, row, now)
+                granted = self._grant(connection, row, now, silent=silent)
                 if not granted:
-                    full.add(row["source_id"])
+                    full |= {row["source_id"], *self._full(connection, now)}
                     continue
                 taken = {
                     "state": RunState.RUNNING.value,
@@ -151,45 +182,36 @@ class SqlWork:
         return None
 
     def _next(self, connection: sa.Connection, now: float, full: set[int]) -> Any:
-        for condition, order in (
-            (self._silent(now), [runs.c.seq]),
-            (self._ready(now, full), [runs.c.priority.desc(), runs.c.seq]),
-        ):
-            query = sa.select(runs).where(condition).order_by(*order).limit(1).with_for_update(skip_locked=True, of=runs)
-            row = connection.execute(query).mappings().first()
+        if not full:
+            return (
+                _NEXT_SILENT(connection, now=now).mappings().first() or _NEXT_READY(connection, now=now).mappings().first()
+            )
+        elsewhere = runs.c.source_id.not_in(sorted(full))
+        for query in (_first(_SILENT & elsewhere, runs.c.seq), _first(_READY & elsewhere, *_IN_TURN)):
+            row = connection.execute(query, {"now": now}).mappings().first()
             if row is not None:
                 return row
         return None
 
-    @staticmethod
-    def _busy(connection: sa.Connection, row: Any) -> bool:
-        working = runs.c.state.in_([RunState.RUNNING.value, RunState.PAUSED.value])
-        query = sa.select(runs.c.id).where(runs.c.extraction_id == row["extraction_id"], working).limit(1)
-        return connection.execute(query).first() is not None
+    def _source(self, connection: sa.Connection, row: Any, now: float) -> tuple[int, int, int, int, bool]:
+        """As ``_facts`` says, for this run."""
+        given = {"source": row["source_id"], "run": row["id"], "extraction": row["extraction_id"], "now": now}
+        cap, used, working, waiting, busy = tuple(_FACTS(connection, **given).one())
+        return cap or self._connections, int(used), working, waiting, busy is not None
 
-    def _grant(self, connection: sa.Connection, row: Any, now: float) -> int:
+    def _grant(self, connection: sa.Connection, row: Any, now: float, *, silent: bool) -> int:
         """Connections for a run: its share of what the source has, as many as it wants at most; 0 if too few are free."""
-        cap = connection.execute(sa.select(sources.c.max_connections).where(sources.c.id == row["source_id"])).scalar()
-        cap = cap or self._connections
-        used, working = next(((used, count) for _, used, _, count in self._usage(connection, now, row["source_id"])), (0, 0))
-        if not _free(used, cap):
+        cap, used, working, waiting, busy = self._source(connection, row, now)
+        if not _free(used, cap) or (busy and not silent):
             return 0
         wanted = (Job.from_json(row["job"]).parallel or self._parallel) + 1
-        share = _share(cap, working + self._waiting(connection, now, row["source_id"], cap))
-        return min(wanted, share, cap - used)
+        return min(wanted, _share(cap, working + waiting), cap - used)
 
     def _room(self, connection: sa.Connection, row: Any, has: int, most: int, now: float) -> tuple[int, int]:
         """Connections that a run at work may have from now on, and how many runs are at work on its source."""
-        source = row["source_id"]
         if has < most:
-            self._engine.lock(connection, submission.ON_SOURCE + source)
-        others = runs.c.id != row["id"]
-        at_work = sa.and_(runs.c.source_id == source, runs.c.lease_until >= now, _MINE, others)
-        query = sa.select(sa.func.coalesce(sa.func.sum(runs.c.connections), 0), sa.func.count()).where(at_work)
-        used, working = connection.execute(query).one()
-        cap = connection.execute(sa.select(sources.c.max_connections).where(sources.c.id == source)).scalar()
-        cap = cap or self._connections
-        waiting = self._waiting(connection, now, source, cap)
+            self._engine.lock(connection, submission.ON_SOURCE + row["source_id"])
+        cap, used, working, waiting, _ = self._source(connection, row, now)
         share = _share(cap, 1 + working + waiting)
         if waiting:
             return has if _free(used + has, cap) else min(has, share), 1 + working
@@ -206,9 +228,14 @@ class SqlWork:
         self._set(connection, row["id"], {**ended, **_FREE, "updated_at": now})
 
     def _set(self, connection: sa.Connection, run_id: str, values: dict[str, Any]) -> Any:
-        row = connection.execute(runs.update().where(runs.c.id == run_id).values(values).returning(runs)).mappings().one()
+        row = self._change(connection, run_id, values)
         self._tell(connection, row)
         return row
+
+    @staticmethod
+    def _change(connection: sa.Connection, run_id: str, values: dict[str, Any]) -> Any:
+        new = {f"new_{name}": value for name, value in values.items()}
+        return _change(tuple(values))(connection, run=run_id, **new).mappings().one()
 
     # -- working --------------------------------------------------------------------------------------------------
 
@@ -216,17 +243,15 @@ class SqlWork:
         self, run_id: str, epoch: int, seconds: float, counts: Counts, phase: str, *, taken: int = 0, most: int = 0
     ) -> Kept | None:
         now = self._now()
-        mine = sa.and_(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.lease_until.is_not(None))
         with self._engine.write() as connection:
-            before = connection.execute(sa.select(runs).where(mine).with_for_update()).mappings().first()
-            if before is None:
+            before = _LOCKED(connection, run=run_id).mappings().first()
+            if before is None or before["epoch"] != epoch or before["lease_until"] is None:
                 return None
             values = {**_counted(counts), "phase": phase}
             has = min(taken or before["connections"], before["connections"])
             allowed, neighbours = self._room(connection, before, has, most, now)
             kept = {"lease_until": now + seconds, "connections": max(has, allowed)}
-            change = runs.update().where(mine).values(**kept, **values).returning(runs)
-            row = connection.execute(change).mappings().one()
+            row = self._change(connection, run_id, {**kept, **values})
             if any(before[name] != value for name, value in values.items()):
                 self._tell(connection, row, "progress")
         return Kept(order=Order(row["order"]), state=RunState(row["state"]), neighbours=neighbours, connections=allowed)
@@ -262,7 +287,7 @@ class SqlWork:
         return True
 
     def _require(self, connection: sa.Connection, run_id: str, epoch: int, to: RunState) -> Any:
-        row = connection.execute(sa.select(runs).where(runs.c.id == run_id).with_for_update()).mappings().first()
+        row = _LOCKED(connection, run=run_id).mappings().first()
         if row is None or row["epoch"] != epoch or row["lease_until"] is None:
             raise FencedError(f"Run {run_id} has another owner now: its state stays as it is.")
         if to is not RunState(row["state"]) and to not in TRANSITIONS[RunState(row["state"])]:
