@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from jivs.backends.catalog import rows as rows_
 from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.prepared import Prepared, parameter
 from jivs.backends.catalog.tables import runs, steps
 from jivs.domain.run import TRANSITIONS, Run, RunState, Step, StepState
 from jivs.errors import AlreadyExistsError, ConflictError, FencedError
 from jivs.ports.clock import Clock
+
+_RUN, _NOW = parameter("run", sa.String), parameter("now", sa.Float)
+
+
+def _claim() -> sa.UpdateBase:
+    """Takes the first partition that nobody has, for the owner of the run."""
+    ours = sa.exists().where(runs.c.id == _RUN, runs.c.epoch == parameter("run_epoch", sa.Integer))
+    free = sa.or_(steps.c.state == "READY", sa.and_(steps.c.state == "CLAIMED", steps.c.lease_until < _NOW))
+    first = (
+        sa.select(steps.c.seq)
+        .where(steps.c.run_id == _RUN, steps.c.state.in_(["READY", "CLAIMED"]), free, ours)
+        .order_by(steps.c.seq)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    taken = {
+        "state": sa.literal("CLAIMED"),
+        "owner": parameter("owner", sa.Text),
+        "epoch": steps.c.epoch + 1,
+        "attempts": steps.c.attempts + 1,
+        "lease_until": parameter("until", sa.Float),
+    }
+    return steps.update().where(steps.c.seq == first).values(taken).returning(steps)
+
+
+_CLAIM = Prepared(_claim())
+
+
+@cache
+def _change(names: tuple[str, ...]) -> Prepared:
+    """Sets these columns of a partition that the epoch still has."""
+    values = {name: parameter(f"new_{name}", steps.c[name].type) for name in names}
+    named = (steps.c.run_id == _RUN, steps.c.partition == parameter("partition", sa.String))
+    mine = (*named, steps.c.epoch == parameter("epoch", sa.Integer), steps.c.state == "CLAIMED")
+    return Prepared(steps.update().where(*mine).values(values))
 
 
 class SqlCatalog:
@@ -109,33 +147,9 @@ class SqlCatalog:
 
     def claim_step(self, run_id: str, owner: str, seconds: float, *, run_epoch: int) -> Step | None:
         now = self._now()
-        ours = sa.exists().where(runs.c.id == run_id, runs.c.epoch == run_epoch)
-        free = sa.or_(
-            steps.c.state == StepState.READY.value,
-            sa.and_(steps.c.state == StepState.CLAIMED.value, steps.c.lease_until < now),
-        )
-        first = (
-            sa.select(steps.c.seq)
-            .where(steps.c.run_id == run_id, steps.c.state.in_(["READY", "CLAIMED"]), free, ours)
-            .order_by(steps.c.seq)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-        claim = (
-            steps.update()
-            .where(steps.c.seq == first)
-            .values(
-                state="CLAIMED",
-                owner=owner,
-                epoch=steps.c.epoch + 1,
-                attempts=steps.c.attempts + 1,
-                lease_until=now + seconds,
-            )
-            .returning(steps)
-        )
+        given = {"run": run_id, "run_epoch": run_epoch, "now": now, "owner": owner, "until": now + seconds}
         with self._engine.write() as connection:
-            row = connection.execute(claim).mappings().first()
+            row = _CLAIM(connection, **given).mappings().first()
         return rows_.step(row) if row is not None else None
 
     def renew_step(self, run_id: str, partition: str, epoch: int, seconds: float) -> bool:
@@ -149,14 +163,9 @@ class SqlCatalog:
         return self._step_update(run_id, partition, epoch, {"state": state.value, "lease_until": None, "owner": ""})
 
     def _step_update(self, run_id: str, partition: str, epoch: int, values: dict[str, Any]) -> bool:
-        mine = (
-            steps.c.run_id == run_id,
-            steps.c.partition == partition,
-            steps.c.epoch == epoch,
-            steps.c.state == StepState.CLAIMED.value,
-        )
+        new = {f"new_{name}": value for name, value in values.items()}
         with self._engine.write() as connection:
-            return connection.execute(steps.update().where(*mine).values(values)).rowcount == 1
+            return _change(tuple(values))(connection, run=run_id, partition=partition, epoch=epoch, **new).rowcount == 1
 
     def drop_steps(self, run_id: str, partitions: Iterable[str]) -> None:
         with self._engine.write() as connection:

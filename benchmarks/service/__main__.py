@@ -1,0 +1,57 @@
+"""python -m benchmarks.service [--only NAME ...] [--repeat N]: measure the service, write docs/benchmarks-service.md.
+
+k6, the service and its databases share this machine. Medians of the rounds; absolute times belong to the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.rivals import ROOT
+from benchmarks.service import latency, runs
+
+PAGE = ROOT / "docs/benchmarks-service.md"
+SECTIONS: dict[str, tuple[str, Callable[[Path, int], str]]] = {
+    "latency": ("Requests", latency.table),
+    "claims": ("Claims of runs", runs.claims),
+    "small": ("1,000 extractions of 1,000 rows", runs.small),
+    "overhead": ("An extraction through the service and on the command line", runs.overhead),
+    "load": ("The load test of the deployment guide", runs.load),
+}
+_HEAD = f"""<!-- Made by `python -m benchmarks.service`. -->
+
+# Benchmarks of the service
+
+k6, the service and its databases on the same machine: {os.cpu_count()} cores, Linux. Medians of three rounds, unless said otherwise.
+Extraction itself: [benchmarks](benchmarks.md).
+"""
+
+
+def main() -> None:
+    """Measure what was asked for, and replace it in the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.service")
+    parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--repeat", type=int, default=3)
+    given = parser.parse_args()
+    known = dict(
+        re.findall(r"(?s)<!-- (\w+), measured .*? -->\n(.*?)(?=\n<!-- |\Z)", PAGE.read_text() if PAGE.exists() else "")
+    )
+    dates = dict(re.findall(r"<!-- (\w+), measured (\S+) -->", PAGE.read_text() if PAGE.exists() else ""))
+    for name in given.only:
+        title, measure = SECTIONS[name]
+        with tempfile.TemporaryDirectory(prefix="jivs-bench-") as folder:
+            known[name] = f"## {title}\n\n{measure(Path(folder), given.repeat)}"
+        dates[name] = dt.datetime.now(dt.UTC).date().isoformat()
+        print(known[name], flush=True)
+        parts = [f"\n<!-- {one}, measured {dates[one]} -->\n{known[one].rstrip()}\n" for one in SECTIONS if one in known]
+        PAGE.write_text(_HEAD + "".join(parts))
+
+
+if __name__ == "__main__":
+    main()
