@@ -77,8 +77,16 @@ def _malformed(request: Request, error: Exception) -> JSONResponse:
     unreadable = any(item["type"] == "json_invalid" for item in error.errors())
     if unreadable:
         return problem(request, HTTPStatus.BAD_REQUEST, "malformed", "The body is no JSON.")
+    if not _is_json(request) and any(item["loc"] == ("body",) and item["type"] != "missing" for item in error.errors()):
+        sentence = "Send the body with Content-Type: application/json."
+        return problem(request, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", sentence)
     said = "; ".join(f"{item['field'] or item['in']}: {item['message']}" for item in fields[:5])
     return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", f"The request is not valid: {said}.", errors=fields)
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
