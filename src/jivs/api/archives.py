@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
-from jivs.api.deps import Count, GoneDep, Id, Model, QuerierDep, ReaderDep, ServiceDep
+from jivs.api.deps import Count, GoneDep, Model, QuerierDep, ReaderDep, ServiceDep
 from jivs.api.document import fails, tells
 from jivs.api.downloads import Stream, attachment, part, unchanged
 from jivs.api.rows import Form
@@ -25,7 +25,9 @@ NamePath = Annotated[str, Field(pattern=f"^{ARCHIVE_NAME}$", max_length=100, exa
 Number = Annotated[int | None, Query(ge=1, le=99_999_999, description="Of an earlier manifest; left out: the newest.")]
 Cursor = Annotated[str, Query(max_length=4000, description="nextCursor of the page before.")]
 _TABLES = 200
+_FILE = ("ETag", "Accept-Ranges", "Content-Disposition")
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_TEXT = {"type": "string"}
 _CONDITIONS = [
     {
         "name": name,
@@ -401,7 +403,7 @@ def list_archive_files(
 @router.get(
     "/{name}/files/{path:path}",
     response_class=Response,
-    responses=tells("ETag", "Accept-Ranges", "Content-Disposition", content=_BYTES, description="The file.")
+    responses=tells(*_FILE, content=_BYTES, description="The file.")
     | tells(
         "ETag",
         "Accept-Ranges",
@@ -411,7 +413,7 @@ def list_archive_files(
         content=_BYTES,
         description="A part of it.",
     )
-    | tells("ETag", "Accept-Ranges", "Content-Disposition", status=304, description="The client has it already.")
+    | tells(*_FILE, status=304, description="The client has it already.")
     | fails(409, 416),
     openapi_extra={"parameters": _CONDITIONS},
 )

@@ -133,9 +133,7 @@ def etag(version: int) -> str:
 
 
 async def expected_version(
-    if_match: Annotated[
-        str | None, Header(alias="If-Match", description="The ETag that was read.", examples=['"1"'])
-    ] = None,
+    if_match: Annotated[str | None, Header(alias="If-Match", description="The ETag that was read.")] = None,
 ) -> int:
     """The version that a change is for; 428 without one."""
     if if_match is None:

@@ -45,6 +45,10 @@ _KINDS: dict[int, tuple[str, str, tuple[str, ...]]] = {
 _ELSEWHERE = ("method-not-allowed", "internal", "http")
 """Kinds of problems that belong to no operation."""
 
+_SOMETIMES: Schema = {"const": "true"}
+"""The schema of a header that not every such answer has."""
+
+_EVERY = (*(kind for *_, kinds in _KINDS.values() for kind in kinds), *_ELSEWHERE)
 _HEADERS: dict[str, tuple[str, Schema, str]] = {
     "X-Trace-Id": (
         "Names the request in the service's logs and traces.",
@@ -55,11 +59,7 @@ _HEADERS: dict[str, tuple[str, Schema, str]] = {
     "Location": ("The path of what was made.", {"type": "string", "format": "uri-reference"}, "/api/v1/sources/1"),
     "Retry-After": ("Seconds after which it may be tried again.", {"type": "string", "pattern": "^[0-9]+$"}, "60"),
     "WWW-Authenticate": ("How to say who asks.", {"type": "string"}, 'Bearer realm="jivs"'),
-    "Idempotent-Replayed": (
-        "There if this is the answer to an earlier request with the same key.",
-        {"const": "true"},
-        "true",
-    ),
+    "Idempotent-Replayed": ("It is the answer to an earlier request with the same key.", _SOMETIMES, "true"),
     "Accept-Ranges": ("That parts can be asked for.", {"const": "bytes"}, "bytes"),
     "Content-Disposition": ("The name of the file.", {"type": "string"}, 'attachment; filename="000001.parquet"'),
     "Content-Range": ("Which part it is, or how long the file is.", {"type": "string"}, "bytes 0-1023/4096"),
@@ -67,7 +67,7 @@ _HEADERS: dict[str, tuple[str, Schema, str]] = {
     "JiVS-Rows": ("How many rows the answer has.", {"type": "string", "pattern": "^[0-9]+$"}, "2"),
     "JiVS-Truncated": ("Whether there are more rows.", {"enum": ["true", "false"]}, "false"),
 }
-_OPTIONAL = frozenset({"Idempotent-Replayed"})
+_TAG = {"type": "string", "pattern": '^(W/)?"[0-9]{1,18}"$'}
 _OF_PROBLEMS = {401: "WWW-Authenticate", 416: "Content-Range", 429: "Retry-After", 503: "Retry-After"}
 
 IDEMPOTENCY_KEY: Schema = {
@@ -166,11 +166,7 @@ def _settle(operation: Schema) -> None:
     operation["description"] = operation["description"].replace("``", "`")
     for parameter in operation.get("parameters", ()):
         if parameter["name"] == "If-Match":
-            parameter |= {
-                "required": True,
-                "schema": {"type": "string", "pattern": '^(W/)?"[0-9]{1,18}"$'},
-                "example": '"1"',
-            }
+            parameter |= {"required": True, "schema": _TAG, "example": '"1"'}
 
 
 def _problems(path: str, operation: Schema) -> set[int]:
@@ -202,7 +198,7 @@ def _header(name: str) -> Schema:
 
 
 def _described(meaning: str, schema: Schema, example: str) -> Schema:
-    return {"description": meaning, "required": True, "schema": schema, "example": example}
+    return {"description": meaning, "required": schema is not _SOMETIMES, "schema": schema, "example": example}
 
 
 def _problem(status: int) -> Schema:
@@ -234,10 +230,7 @@ _PROBLEM_SCHEMAS: Schema = {
             "type": {
                 "type": "string",
                 "description": "Stable: programs decide by it.",
-                "enum": [
-                    f"urn:jivs:problem:{kind}"
-                    for kind in (*(kind for *_, kinds in _KINDS.values() for kind in kinds), *_ELSEWHERE)
-                ],
+                "enum": [f"urn:jivs:problem:{kind}" for kind in _EVERY],
             },
             "title": {"type": "string", "description": "What the status means."},
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
