@@ -16,6 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 
 from jivs.domain.access import Right, User
 from jivs.errors import ConflictError, ForbiddenError, PreconditionError, UnauthenticatedError
@@ -29,6 +30,21 @@ LARGEST = 2**63 - 1
 Id = Annotated[int, Field(ge=1, le=LARGEST, examples=[1], json_schema_extra={"format": "int64"})]
 Count = Annotated[int, Field(ge=0, le=LARGEST, json_schema_extra={"format": "int64"})]
 Estimate = Annotated[int, Field(ge=-1, le=LARGEST, json_schema_extra={"format": "int64"})]
+
+
+class _IdConvertor(Convertor[str]):
+    """What can be an id in a path: whatever else stands there is another path."""
+
+    regex = "[1-9][0-9]{0,18}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _IdConvertor())
 
 bearer = HTTPBearer(
     auto_error=False,

@@ -133,10 +133,29 @@ def _completed(document: Schema) -> Schema:
     document["components"]["headers"] = {name: _described(*_HEADERS[name]) for name in _HEADERS}
     document["components"]["responses"] = {name: _problem(status) for status, (name, _, _) in _KINDS.items()}
     examples = json.loads(resources.files("jivs.api").joinpath("examples.json").read_text(encoding="utf-8"))
+    _link(document["paths"])
     for path, item in document["paths"].items():
         for method, operation in item.items():
             _complete(path, method, operation, examples.get(operation["operationId"], {}))
     return document
+
+
+def _link(paths: Schema) -> None:
+    """From what makes something to what can be done with it."""
+    for path, item in paths.items():
+        made = item.get("post", {}).get("responses", {}).get("201")
+        if made is None:
+            continue
+        made["links"] = {
+            operation["operationId"]: {
+                "operationId": operation["operationId"],
+                "parameters": {other[len(path) + 2 :].partition("}")[0]: "$response.body#/id"},
+                "description": operation["description"].partition("\n\n")[0],
+            }
+            for other, operations in paths.items()
+            if other.startswith(path + "/{")
+            for operation in operations.values()
+        }
 
 
 def _complete(path: str, method: str, operation: Schema, examples: Schema) -> None:

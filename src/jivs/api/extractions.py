@@ -286,7 +286,7 @@ def _do(service: ServiceDep, actor: str, action: str, extraction_id: int) -> str
     return runs.command(service, actor, extraction_id, Command(action)).id
 
 
-@router.get("/{extraction_id}", responses=tells("ETag"))
+@router.get("/{extraction_id:id}", responses=tells("ETag"))
 def get_extraction(service: ServiceDep, _: ReaderDep, extraction_id: Id, response: Response) -> ExtractionOut:
     """One extraction."""
     found = extractions.get(service, extraction_id)
@@ -294,7 +294,7 @@ def get_extraction(service: ServiceDep, _: ReaderDep, extraction_id: Id, respons
     return extraction_out(found)
 
 
-@router.put("/{extraction_id}", responses=tells("ETag"))
+@router.put("/{extraction_id:id}", responses=tells("ETag"))
 def change_extraction(
     service: ServiceDep,
     worker: WorkerDep,
@@ -311,13 +311,13 @@ def change_extraction(
     return extraction_out(changed)
 
 
-@router.delete("/{extraction_id}", status_code=204, responses=fails(409))
+@router.delete("/{extraction_id:id}", status_code=204, responses=fails(409))
 def remove_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id) -> None:
     """Delete an extraction and the record of its runs. Archives stay."""
     extractions.remove(service, worker.user.username, extraction_id)
 
 
-@router.post("/{extraction_id}/start", status_code=202, responses=fails(409) | tells("Location", status=202))
+@router.post("/{extraction_id:id}/start", status_code=202, responses=fails(409) | tells("Location", status=202))
 def start_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id, response: Response) -> RunOut:
     """Ask for a run; a worker takes it up."""
     run = runs.start(service, worker.user.username, extraction_id)
@@ -325,25 +325,25 @@ def start_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id, 
     return run_out(run)
 
 
-@router.post("/{extraction_id}/stop", status_code=202, responses=fails(409))
+@router.post("/{extraction_id:id}/stop", status_code=202, responses=fails(409))
 def stop_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id) -> RunOut:
     """End the run at the next batch: CANCELLED. Nothing of it is published."""
     return run_out(runs.command(service, worker.user.username, extraction_id, Command.STOP))
 
 
-@router.post("/{extraction_id}/pause", status_code=202, responses=fails(409))
+@router.post("/{extraction_id:id}/pause", status_code=202, responses=fails(409))
 def pause_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id) -> RunOut:
     """Hold the run at the next batch: PAUSED. It keeps its snapshot of the source for a while."""
     return run_out(runs.command(service, worker.user.username, extraction_id, Command.PAUSE))
 
 
-@router.post("/{extraction_id}/resume", status_code=202, responses=fails(409))
+@router.post("/{extraction_id:id}/resume", status_code=202, responses=fails(409))
 def resume_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id) -> RunOut:
     """Let a paused run go on."""
     return run_out(runs.command(service, worker.user.username, extraction_id, Command.RESUME))
 
 
-@router.get("/{extraction_id}/statistics")
+@router.get("/{extraction_id:id}/statistics")
 def get_extraction_statistics(service: ServiceDep, _: ReaderDep, extraction_id: Id) -> StatisticsOut:
     """What its kept runs add up to. While one is at work, the figures may be as old as CACHE_TTL_EXTRACTION_STATS."""
     extractions.get(service, extraction_id)
@@ -355,7 +355,7 @@ def get_extraction_statistics(service: ServiceDep, _: ReaderDep, extraction_id: 
     return found
 
 
-@router.get("/{extraction_id}/logs")
+@router.get("/{extraction_id:id}/logs")
 def list_extraction_logs(
     service: ServiceDep,
     _: ReaderDep,
@@ -369,7 +369,7 @@ def list_extraction_logs(
     return log_page(service.work().lines(extraction_id=extraction_id, run_id=run_id, before=cursor, limit=limit + 1), limit)
 
 
-@router.get("/{extraction_id}/runs")
+@router.get("/{extraction_id:id}/runs")
 def list_runs(
     service: ServiceDep,
     _: ReaderDep,
@@ -385,7 +385,7 @@ def list_runs(
     return run_page(found, limit)
 
 
-@router.get("/{extraction_id}/runs/{run_id}")
+@router.get("/{extraction_id:id}/runs/{run_id}")
 def get_run(service: ServiceDep, _: ReaderDep, extraction_id: Id, run_id: RunId) -> RunOut:
     """One of its runs."""
     return run_out(runs.get(service, extraction_id, run_id))

@@ -171,7 +171,7 @@ def add_schedule(service: ServiceDep, worker: WorkerDep, body: ScheduleIn, respo
     return _out(made)
 
 
-@router.get("/{schedule_id}", responses=tells("ETag"))
+@router.get("/{schedule_id:id}", responses=tells("ETag"))
 def get_schedule(service: ServiceDep, _: ReaderDep, schedule_id: Id, response: Response) -> ScheduleOut:
     """One schedule. Its ETag is of what users set, not of its times."""
     found = schedules.get(service, schedule_id)
@@ -179,7 +179,7 @@ def get_schedule(service: ServiceDep, _: ReaderDep, schedule_id: Id, response: R
     return _out(found)
 
 
-@router.put("/{schedule_id}", responses=tells("ETag"))
+@router.put("/{schedule_id:id}", responses=tells("ETag"))
 def change_schedule(
     service: ServiceDep, worker: WorkerDep, schedule_id: Id, version: VersionDep, body: ScheduleIn, response: Response
 ) -> ScheduleOut:
@@ -189,13 +189,13 @@ def change_schedule(
     return _out(changed)
 
 
-@router.delete("/{schedule_id}", status_code=204)
+@router.delete("/{schedule_id:id}", status_code=204)
 def remove_schedule(service: ServiceDep, worker: WorkerDep, schedule_id: Id) -> None:
     """Delete a schedule. Runs that it asked for go on."""
     schedules.remove(service, worker.user.username, schedule_id)
 
 
-@router.get("/{schedule_id}/preview")
+@router.get("/{schedule_id:id}/preview")
 def preview_schedule(
     service: ServiceDep, _: ReaderDep, schedule_id: Id, count: Annotated[int, Query(ge=1, le=100)] = 10
 ) -> Preview:

@@ -141,7 +141,7 @@ def add_source(service: ServiceDep, worker: WorkerDep, body: SourceIn, response:
     return _out(source)
 
 
-@router.get("/{source_id}", responses=tells("ETag"))
+@router.get("/{source_id:id}", responses=tells("ETag"))
 def get_source(service: ServiceDep, _: ReaderDep, source_id: Id, response: Response) -> SourceOut:
     """One source."""
     known = service.cache.get(CacheName.DATASOURCES, str(source_id))
@@ -155,7 +155,7 @@ def get_source(service: ServiceDep, _: ReaderDep, source_id: Id, response: Respo
     return SourceOut.model_validate_json(body)
 
 
-@router.put("/{source_id}", responses=tells("ETag"))
+@router.put("/{source_id:id}", responses=tells("ETag"))
 def change_source(
     service: ServiceDep, worker: WorkerDep, source_id: Id, version: VersionDep, body: SourceIn, response: Response
 ) -> SourceOut:
@@ -167,7 +167,7 @@ def change_source(
     return _out(source)
 
 
-@router.delete("/{source_id}", status_code=204, responses=fails(409))
+@router.delete("/{source_id:id}", status_code=204, responses=fails(409))
 def remove_source(service: ServiceDep, worker: WorkerDep, source_id: Id) -> None:
     """Delete a source. Archives that were made from it stay."""
     sources.remove(service, worker.user.username, source_id)
@@ -180,13 +180,13 @@ def turn_keys(service: ServiceDep, admin: AdminDep) -> Turned:
     return Turned(turned=turned, passwords=seen)
 
 
-@router.post("/{source_id}/test", responses=fails(409))
+@router.post("/{source_id:id}/test", responses=fails(409))
 def try_source(service: ServiceDep, _: WorkerDep, source_id: Id) -> Tried:
     """Connect, and say what answered."""
     return tried(sources.try_kept(service, source_id))
 
 
-@router.get("/{source_id}/tables", responses=fails(409))
+@router.get("/{source_id:id}/tables", responses=fails(409))
 def list_source_tables(service: ServiceDep, _: WorkerDep, source_id: Id) -> list[SourceTable]:
     """What the source has."""
     return [

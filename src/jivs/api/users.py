@@ -94,7 +94,7 @@ def add_user(service: ServiceDep, admin: AdminDep, body: NewUser, response: Resp
     return _out(user)
 
 
-@router.get("/{user_id}", responses=tells("ETag"))
+@router.get("/{user_id:id}", responses=tells("ETag"))
 def get_user(service: ServiceDep, _: AdminDep, user_id: Id, response: Response) -> UserOut:
     """One account."""
     user = users.get(service, user_id)
@@ -102,7 +102,7 @@ def get_user(service: ServiceDep, _: AdminDep, user_id: Id, response: Response) 
     return _out(user)
 
 
-@router.put("/{user_id}", responses=tells("ETag"))
+@router.put("/{user_id:id}", responses=tells("ETag"))
 def change_user(
     service: ServiceDep, admin: AdminDep, user_id: Id, version: VersionDep, body: ChangedUser, response: Response
 ) -> UserOut:
@@ -112,14 +112,14 @@ def change_user(
     return _out(user)
 
 
-@router.put("/{user_id}/password", status_code=204, responses=fails(403, 409, 429))
+@router.put("/{user_id:id}/password", status_code=204, responses=fails(403, 409, 429))
 def change_password(service: ServiceDep, caller: CallerDep, user_id: Id, body: NewPassword) -> None:
     """One's own password, or, for an ADMIN, anybody's. All sessions of the account end."""
     old, new = Secret(body.old_password.get_secret_value()), Secret(body.new_password.get_secret_value())
     users.change_password(service, caller.user, user_id, old, new)
 
 
-@router.delete("/{user_id}", status_code=204, responses=fails(409))
+@router.delete("/{user_id:id}", status_code=204, responses=fails(409))
 def remove_user(service: ServiceDep, admin: AdminDep, user_id: Id) -> None:
     """Delete an account. What it did stays in the audit trail."""
     users.remove(service, admin.user.username, user_id)
