@@ -18,6 +18,7 @@ from jivs.api import (
     problems,
     schedules,
     sources,
+    swagger,
     users,
 )
 from jivs.api.front import Front
@@ -56,6 +57,7 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(actuator.router)
+    app.include_router(swagger.router)
     document.install(app)
     app.add_middleware(Front, service=service)
     if origins:
