@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -54,7 +53,9 @@ def test_a_browser_shows_and_uses_it(service: ServiceProcess, browser: Browser) 
     page.locator("#operations-auth-getCurrentUser button.opblock-summary-control").click()
     page.get_by_role("button", name="Try it out").click()
     page.get_by_role("button", name="Execute").click()
-    expect(page.locator(".live-responses-table tr.response .response-col_status").first).to_have_text(re.compile("200"), timeout=60_000)
+    expect(page.locator(".live-responses-table tr.response .response-col_status").first).to_have_text(
+        re.compile("200"), timeout=60_000
+    )
     expect(page.locator(".live-responses-table")).to_contain_text('"username": "admin"')
     assert complaints == []
     assert {url.split("/")[2] for url in asked if not url.startswith("data:")} == {service.url.split("/")[2]}

@@ -13,7 +13,7 @@ from jivs.api.connections import ConnectionConfig, SourceType, address
 from jivs.api.deps import LARGEST, Count, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
-from jivs.api.runs import LogPage, RunOut, RunPage, StatisticsOut, log_page, run_out, run_page, statistics_out
+from jivs.api.runs import LogPage, Priority, RunOut, RunPage, StatisticsOut, log_page, run_out, run_page, statistics_out
 from jivs.api.sources import Name, Tried, tried
 from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
 from jivs.domain.plan import Level, Selection
@@ -31,9 +31,6 @@ NEW = "NEW"
 RunId = Annotated[str, Path(max_length=40, pattern="^[A-Za-z0-9-]+$", examples=["20260301T021500Z-3f9c21ab"])]
 Pattern = Annotated[str, Field(min_length=1, max_length=300)]
 Sql = Annotated[str, Field(max_length=100_000)]
-
-
-Priority = Annotated[int, Field(ge=-100, le=100, description="Runs of higher priority begin first.")]
 
 
 class ExtractionIn(Model):

@@ -15,9 +15,7 @@ from jivs.ports.preferences import Preferences
 
 router = APIRouter(prefix="/preferences", tags=["preferences"])
 
-_DOCUMENT: dict[str, Any] = {
-    "content": {"application/json": {"schema": {"type": "object", "title": "Preferences", "additionalProperties": True}}}
-}
+_DOCUMENT: dict[str, Any] = {"content": {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}}
 
 
 async def _body(request: Request) -> bytes:

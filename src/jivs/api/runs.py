@@ -14,6 +14,8 @@ from jivs.domain.extraction import Statistics
 from jivs.domain.run import Order, Run, RunState
 from jivs.ports.work import Line
 
+Priority = Annotated[int, Field(ge=-100, le=100, description="Runs of higher priority begin first.")]
+
 
 class RunOut(Model):
     """A run. ``order``: what it was told and has not done yet. ``failures``: how often it had to be tried again.
@@ -29,7 +31,7 @@ class RunOut(Model):
     message: str
     archive: str
     started_by: str
-    priority: int
+    priority: Priority
     failures: Count
     rows: Count
     bytes: Count
