@@ -174,6 +174,8 @@ def _complete(path: str, method: str, operation: Schema, examples: Schema) -> No
             headers |= {"Location": _header("Location"), "ETag": _header("ETag")}
         if method == "post" and IDEMPOTENCY_KEY in operation.get("parameters", ()):
             headers["Idempotent-Replayed"] = _header("Idempotent-Replayed")
+        if "content" in response:  # generated clients take the first form
+            response["content"] = dict(sorted(response["content"].items(), key=lambda one: one[0] != "application/json"))
         _exemplify(response, examples.get("response"), status)
     operation["responses"] = dict(sorted(responses.items()))
     _exemplify(operation.get("requestBody", {}), examples.get("request"), "2")

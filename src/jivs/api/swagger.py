@@ -1,4 +1,4 @@
-"""``/swagger-ui.html``: the OpenAPI document as a page to read and to try. No login is needed to read it, as for the document.
+"""``/swagger-ui.html``: the OpenAPI document as a page to read and to try. To read it, as the document, needs no login.
 
 The program is Swagger UI's own (Apache-2.0), from the package ``fastapi-swagger``; nothing comes from elsewhere.
 """
