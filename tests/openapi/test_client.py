@@ -18,6 +18,7 @@ import pytest
 from jivs.testing.service import ServiceProcess
 
 PACKAGE = "jivs_generated_client"
+GENERATOR = Path(sys.executable).parent.parent / "generator" / "bin" / "openapi-python-client"
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def client(service: ServiceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "document.json").write_bytes(httpx.get(f"{service.url}/v3/api-docs").content)
     (tmp_path / "config.json").write_text(json.dumps({"package_name_override": PACKAGE, "post_hooks": []}), encoding="utf-8")
     done = subprocess.run(
-        [Path(sys.executable).parent / "openapi-python-client", "generate", "--path", "document.json", "--config", "config.json",
+        [GENERATOR, "generate", "--path", "document.json", "--config", "config.json",
          "--meta", "none", "--output-path", PACKAGE, "--fail-on-warning"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
