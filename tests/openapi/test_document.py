@@ -233,6 +233,7 @@ def test_what_no_document_can_say_is_answered_as_it_says(service: ServiceProcess
             ("GET", "/api/v1/extractions/zero", b"", 404),
             ("DELETE", "/api/v1/extractions", b"", 405),
             ("PUT", "/api/v1/extractions/bulk", b"", 405),
+            ("GET", "/api/v1/extractions?name=" + "x" * (40 << 10), b"", 431),
             ("POST", "/api/v1/auth/login", b"{", 400),
             ("POST", "/api/v1/auth/login", b"x" * (1 << 20) + b"x", 413),
         ):

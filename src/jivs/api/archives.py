@@ -23,7 +23,7 @@ router = APIRouter(prefix="/archives", tags=["archives"])
 
 NamePath = Annotated[str, Field(pattern=f"^{ARCHIVE_NAME}$", max_length=100, examples=["sales"])]
 Number = Annotated[int | None, Query(ge=1, le=99_999_999, description="Of an earlier manifest; left out: the newest.")]
-Cursor = Annotated[str, Query(max_length=4000, description="nextCursor of the page before.")]
+Cursor = Annotated[str, Query(max_length=2000, description="nextCursor of the page before.")]
 _TABLES = 200
 _FILE = ("ETag", "Accept-Ranges", "Content-Disposition")
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -421,7 +421,7 @@ def download_file(
     service: ServiceDep,
     querier: QuerierDep,
     name: NamePath,
-    path: Annotated[str, Field(max_length=4000)],
+    path: Annotated[str, Field(max_length=2000)],
     request: Request,
     number: Number = None,
 ) -> Response:

@@ -38,11 +38,16 @@ _KINDS: dict[int, tuple[str, str, tuple[str, ...]]] = {
     422: ("Refused", "The request is not valid, or it is refused: detail says why.", ("invalid", "refused", "over-limit")),
     428: ("PreconditionRequired", "If-Match is missing.", ("precondition-required",)),
     429: ("TooManyRequests", "Too often, or as many as may be are at work.", ("too-many-requests",)),
+    431: (
+        "HeadTooLarge",
+        "The address and the headers are too large: at most 32 KiB.",
+        ("request-header-fields-too-large",),
+    ),
     503: ("Unavailable", "The catalog, the archive's store or the source cannot be reached now.", ("unavailable",)),
 }
 """What problems there are: their names here, what they mean, and the ends of their types."""
 
-_ELSEWHERE = ("method-not-allowed", "internal", "http")
+_ELSEWHERE = ("method-not-allowed", "request-timeout", "internal", "http")
 """Kinds of problems that belong to no operation."""
 
 _SOMETIMES: Schema = {"const": "true"}
@@ -98,8 +103,8 @@ _DESCRIPTION = """Verified extraction of data from systems that are being retire
 Log in with `POST /api/v1/auth/login` and send the `accessToken` as `Authorization: Bearer`. Errors are problem details
 (RFC 9457) with a stable `type` and the `traceId` that is also in the header `X-Trace-Id`; a `traceparent` (W3C Trace
 Context) that is sent decides it. Names of fields are camelCase, and a field that is not known is an error. A path that
-is not here gives 404, a method that a path does not have 405 with `Allow`, a head of more than 32 KiB 431, one that takes
-more than 20 seconds 408, and a defect of JiVS 500, the last as a problem of the type `urn:jivs:problem:internal`."""
+is not here gives 404, a method that a path does not have 405 with `Allow`, a head that takes more than 20 seconds 408, and
+a defect of JiVS 500 with the type `urn:jivs:problem:internal`; all of them are problems, too."""
 
 
 def fails(*statuses: int) -> Responses:
@@ -192,13 +197,13 @@ def _settle(operation: Schema) -> None:
 
 def _problems(path: str, operation: Schema) -> set[int]:
     """What can go wrong with an operation: what it says itself, and what follows from what it takes."""
-    found = {int(status) for status in operation["responses"] if int(status) in _KINDS and path.startswith(_OWN)}
     if not path.startswith(_OWN):
-        return found
+        return {431}
+    found = {int(status) for status in operation["responses"] if int(status) in _KINDS}
     names = {parameter["name"] for parameter in operation.get("parameters", ())}
     secured = operation.get("security", [])
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    found |= {503}
+    found |= {431, 503}
     found |= {401} if secured else set()
     found |= {403} if any(rights for one in secured for rights in one.values()) else set()
     found |= {404} if "{" in path else set()
