@@ -87,12 +87,9 @@ class Story:
     def _runs(self) -> None:
         self.tell("addExtraction")
         self.tell("changeExtraction", match=self.tell("getExtraction").headers["ETag"])
-        self._held()
-        self.tell("stopExtraction")
-        self._wait()
-        self._held()
-        self.tell("resumeExtraction")
-        self._wait()
+        for name in ("stopExtraction", "resumeExtraction"):
+            self._held_then(name)
+            self._wait()
         run = self.tell("startExtraction").json()["id"]
         self._wait()
         self.tell("getRun", run_id=run)
@@ -102,10 +99,10 @@ class Story:
         self.tell("getExtraction")
         self.tell("listExtractions")
 
-    def _held(self) -> None:
-        """A run that is paused before it has ended, which a quick one may do first."""
+    def _held_then(self, name: str) -> None:
+        """With a run that is paused; a quick one may end before it is, or before it hears more."""
         end = time.monotonic() + 60
-        while self._settled("startExtraction", "pauseExtraction") != "PAUSED":
+        while self._settled("startExtraction", "pauseExtraction") != "PAUSED" or self.tell(name).status_code != 202:
             assert time.monotonic() < end, self.tell("listRuns").text
 
     def _settled(self, *names: str) -> str:
