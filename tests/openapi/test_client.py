@@ -17,7 +17,8 @@ import pytest
 
 from jivs.testing.service import ServiceProcess
 
-PACKAGE = "jivs_generated_client"
+ROOT = Path(__file__).parent.parent.parent
+PACKAGE = "jivs_client"
 GENERATOR = Path(sys.executable).parent.parent / "generator" / "bin" / "openapi-python-client"
 
 
@@ -32,7 +33,7 @@ def service(tmp_path: Path) -> Iterator[ServiceProcess]:
 def client(service: ServiceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The generated package. Whatever the generator cannot make code of fails the test."""
     (tmp_path / "document.json").write_bytes(httpx.get(f"{service.url}/v3/api-docs").content)
-    (tmp_path / "config.json").write_text(json.dumps({"package_name_override": PACKAGE, "post_hooks": []}), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps({"post_hooks": []}), encoding="utf-8")
     done = subprocess.run(
         [GENERATOR, "generate", "--path", "document.json", "--config", "config.json",
          "--meta", "none", "--output-path", PACKAGE, "--fail-on-warning"],
@@ -103,6 +104,12 @@ def test_it_does_what_a_user_does(service: ServiceProcess, client: ModuleType, t
     result = call("archives", "query_archive", "sales", client=user, body=query)
     assert isinstance(result, models.ResultOut)
     assert result.rows == [["paid", 40]]
+
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    shown = text.partition("```python\n")[2].partition("```")[0]
+    known: dict[str, object] = {}
+    exec(shown.replace("http://localhost:8080", service.url).replace('"..."', repr(service.password)), known)
+    assert known["run"].state == models.RunState.PENDING
 
     planned = models.ScheduleIn(name="nightly", extraction_id=extraction.id, cron="30 2 * * *", time_zone="Europe/Berlin")
     assert isinstance(call("schedules", "add_schedule", client=user, body=planned), models.ScheduleOut)
