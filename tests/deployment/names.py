@@ -33,6 +33,7 @@ EXPORTERS = frozenset({
 })  # fmt: skip
 """Metrics of Prometheus itself and of the exporters."""
 
+
 @cache
 def metrics() -> frozenset[str]:
     """Every metric that the service has, as it is scraped: the page that lists them once it is there, else the promise."""
