@@ -204,7 +204,8 @@ def test_problems_are_what_they_are_said_to_be(document: Schema) -> None:
         found = dict(responses(document, operation))
         own = path.startswith("/api/v1/")
         for status, response in found.items():
-            assert response["description"], (path, status)
+            assert response["description"].endswith("."), (path, status)
+            assert response["description"] != "Successful Response", (path, status)
             if own and int(status) >= 400:
                 assert set(response["content"]) == {"application/problem+json"}, (path, status)
         headers = {

@@ -35,7 +35,7 @@ _ASKED = [
 ]  # fmt: skip
 _TOLD = [
     "ETag", "Location", "Retry-After", "X-Trace-Id", "Accept-Ranges", "Content-Range", "Content-Disposition",
-    "JiVS-Manifest", "JiVS-Rows", "JiVS-Truncated",
+    "JiVS-Manifest", "JiVS-Rows", "JiVS-Truncated", "Idempotent-Replayed",
 ]  # fmt: skip
 
 

@@ -72,6 +72,7 @@ _HEADERS: dict[str, tuple[str, Schema, str]] = {
     "JiVS-Rows": ("How many rows the answer has.", {"type": "string", "pattern": "^[0-9]+$"}, "2"),
     "JiVS-Truncated": ("Whether there are more rows.", {"enum": ["true", "false"]}, "false"),
 }
+_SUCCESSES = {"200": "Here it is.", "201": "Made.", "202": "Asked for: it will happen.", "204": "Done."}
 _TAG = {"type": "string", "pattern": '^(W/)?"[0-9]{1,18}"$'}
 _OF_PROBLEMS = {401: "WWW-Authenticate", 416: "Content-Range", 429: "Retry-After", 503: "Retry-After"}
 
@@ -173,6 +174,8 @@ def _complete(path: str, method: str, operation: Schema, examples: Schema) -> No
     for status, response in responses.items():
         if "$ref" in response:
             continue
+        if response["description"] == "Successful Response":
+            response["description"] = _SUCCESSES[status]
         headers = response.setdefault("headers", {})
         headers["X-Trace-Id"] = _header("X-Trace-Id")
         if status == "201":
