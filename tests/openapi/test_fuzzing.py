@@ -81,5 +81,5 @@ def test_every_answer_is_in_the_document(service: ServiceProcess, tmp_path: Path
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_every_answer_is_in_the_document_however_long_it_is_tried(service: ServiceProcess, tmp_path: Path) -> None:
-    done = tried(service, tmp_path, "--max-examples", "120", "--seed", str(time.time_ns() % 2**31))
+    done = tried(service, tmp_path, "--max-examples", "300", "--seed", str(time.time_ns() % 2**31))
     assert done.returncode == 0, shown(done, service)
