@@ -14,6 +14,9 @@ help: ## List the commands
 $(STAMP): pyproject.toml hatch_build.py $(wildcard src/jivs/wire/c/*)
 	@tools/make-venv.sh $(PYTHON) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' $$($(BIN)/python tools/dev-requirements.py)
+	@tools/make-venv.sh $(PYTHON) $(VENV)/generator
+	@$(VENV)/generator/bin/python -m pip install --quiet --disable-pip-version-check \
+	  $$($(BIN)/python tools/dev-requirements.py generator)
 	@touch $@
 
 setup: $(STAMP) ## Make .venv with everything to develop in, and .venv/bin/jivs

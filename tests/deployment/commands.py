@@ -293,7 +293,7 @@ class Walker:
             inner = {entry["containerPort"] for entry in backend}
             require(int(port) in (inner if inside else published | self.forwarded), f"the port {port}")
         if port in {"8080", "9010"} or host == "your-api-url":
-            served = names.routes() | names.ANNOUNCED_ROUTES
+            served = names.routes()
             require(any(re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route), path) for route in served), f"the path {path}")
 
     def _ab(self, arguments: list[str]) -> None:

@@ -33,9 +33,6 @@ EXPORTERS = frozenset({
 })  # fmt: skip
 """Metrics of Prometheus itself and of the exporters."""
 
-ANNOUNCED_ROUTES = frozenset({"/swagger-ui.html"})
-"""Routes that are promised and not served yet."""
-
 
 @cache
 def metrics() -> frozenset[str]:
@@ -58,7 +55,10 @@ def settings() -> frozenset[str]:
 @cache
 def routes() -> frozenset[str]:
     """Every path that the service serves."""
-    return frozenset(create(bootstrap.build_service(Settings()), origins=[]).openapi()["paths"]) | {"/v3/api-docs"}
+    return frozenset(create(bootstrap.build_service(Settings()), origins=[]).openapi()["paths"]) | {
+        "/v3/api-docs",
+        "/swagger-ui.html",
+    }
 
 
 @cache

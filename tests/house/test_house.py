@@ -171,7 +171,7 @@ def test_licences_of_dependencies_are_known() -> None:
     licences = {
         "alembic": "MIT", "duckdb": "MIT", "pyarrow": "Apache-2.0", "pydantic": "MIT", "pydantic-settings": "MIT", "rich": "MIT",
         "sqlalchemy": "MIT", "typer": "MIT", "psycopg": "LGPL-3.0", "PyMySQL": "MIT", "cryptography": "Apache-2.0",
-        "argon2-cffi": "MIT", "fastapi": "MIT", "joserfc": "BSD-3-Clause", "uvicorn": "BSD-3-Clause", "prometheus-client": "Apache-2.0",
+        "argon2-cffi": "MIT", "fastapi": "MIT", "fastapi-swagger": "MIT", "joserfc": "BSD-3-Clause", "uvicorn": "BSD-3-Clause", "prometheus-client": "Apache-2.0",
         "opentelemetry-sdk": "Apache-2.0", "opentelemetry-exporter-otlp-proto-http": "Apache-2.0",
         "sqlglot": "MIT", "httptools": "MIT", "uvloop": "MIT",
         "redis": "MIT", "pika": "BSD-3-Clause", "boto3": "Apache-2.0", "fsspec": "BSD-3-Clause",

@@ -11,12 +11,14 @@ from jivs.api import (
     archives,
     audit,
     auth,
+    document,
     events,
     extractions,
     preferences,
     problems,
     schedules,
     sources,
+    swagger,
     users,
 )
 from jivs.api.front import Front
@@ -33,7 +35,7 @@ _ASKED = [
 ]  # fmt: skip
 _TOLD = [
     "ETag", "Location", "Retry-After", "X-Trace-Id", "Accept-Ranges", "Content-Range", "Content-Disposition",
-    "JiVS-Manifest", "JiVS-Rows", "JiVS-Truncated",
+    "JiVS-Manifest", "JiVS-Rows", "JiVS-Truncated", "Idempotent-Replayed",
 ]  # fmt: skip
 
 
@@ -42,11 +44,11 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
     app = FastAPI(
         title="JiVS",
         version=__version__,
-        description="Verified extraction of data from systems that are being retired or replaced.",
         openapi_url="/v3/api-docs",
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        generate_unique_id_function=document.operation_id,
     )
     app.state.hub = events.Hub(service)
     prepare(app, service, Health(service), trusted=False)
@@ -55,6 +57,8 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(actuator.router)
+    app.include_router(swagger.router)
+    document.install(app)
     app.add_middleware(Front, service=service)
     if origins:
         app.add_middleware(

@@ -8,11 +8,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
-from jivs.api.deps import GoneDep, Model, QuerierDep, ReaderDep, ServiceDep
+from jivs.api.deps import Count, GoneDep, Model, QuerierDep, ReaderDep, ServiceDep
+from jivs.api.document import fails, tells
 from jivs.api.downloads import Stream, attachment, part, unchanged
 from jivs.api.rows import Form
 from jivs.domain.archive import TableState
+from jivs.domain.finding import Severity
 from jivs.domain.registry import ARCHIVE_NAME
+from jivs.domain.schema import Fidelity, TableKind
 from jivs.operations import archives
 from jivs.operations.manifests import Summary
 
@@ -20,24 +23,42 @@ router = APIRouter(prefix="/archives", tags=["archives"])
 
 NamePath = Annotated[str, Field(pattern=f"^{ARCHIVE_NAME}$", max_length=100, examples=["sales"])]
 Number = Annotated[int | None, Query(ge=1, le=99_999_999, description="Of an earlier manifest; left out: the newest.")]
-Cursor = Annotated[str, Query(max_length=4000, description="nextCursor of the page before.")]
+Cursor = Annotated[str, Query(max_length=2000, description="nextCursor of the page before.")]
 _TABLES = 200
+_FILE = ("ETag", "Accept-Ranges", "Content-Disposition")
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_TEXT = {"type": "string"}
+_CONDITIONS = [
+    {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": meaning,
+        "example": example,
+    }
+    for name, meaning, example in (
+        ("Range", "One range of bytes; what cannot be understood, and several ranges, are the whole.", "bytes=0-1023"),
+        ("If-Range", "The ETag of the part that is there already: of another file the whole is sent.", f'"{"0" * 64}"'),
+        ("If-None-Match", "The ETag of the file that is there already: then 304.", f'"{"0" * 64}"'),
+    )
+]
 
 
 class SummaryOut(Model):
     """What a manifest sums up to. ``bytes``: of all files of the state; ``failed``: tables of its run not published."""
 
-    number: int
+    number: Count
     sha256: str
     previous: str
     published_at: str
     run_id: str
-    tables: int
-    rows: int
-    bytes: int
-    rows_quarantined: int
-    values_quarantined: int
-    failed: int
+    tables: Count
+    rows: Count
+    bytes: Count
+    rows_quarantined: Count
+    values_quarantined: Count
+    failed: Count
 
 
 class ArchiveOut(Model):
@@ -61,26 +82,26 @@ class ColumnOut(Model):
     name: str
     type: str
     source_type: str
-    fidelity: str
+    fidelity: Fidelity
     nullable: bool
 
 
-class TableOut(Model):
+class ArchivedTable(Model):
     """A table. ``level`` and ``verdict``: what was compared with the source when it was published, and what came out."""
 
     source: str
     schema_: Annotated[str, Field(alias="schema")]
     name: str
-    kind: str
-    rows: int
-    bytes: int
-    segments: int
-    rows_quarantined: int
-    values_quarantined: int
+    kind: TableKind
+    rows: Count
+    bytes: Count
+    segments: Count
+    rows_quarantined: Count
+    values_quarantined: Count
     level: str
     verdict: str
     one_snapshot: bool
-    changed_in: int
+    changed_in: Count
     primary_key: list[str]
     columns: list[ColumnOut]
     notes: list[str]
@@ -96,22 +117,22 @@ class StateOut(Model):
     sources: dict[str, dict[str, Any]]
     failed: list[dict[str, str]]
     notes: list[str]
-    tables: list[TableOut]
-    next_cursor: int | None
+    tables: list[ArchivedTable]
+    next_cursor: Count | None
 
 
 class ManifestPage(Model):
     """Manifests, the newest first: each names the SHA-256 of the one before. ``nextCursor`` is there if there are more."""
 
     items: list[SummaryOut]
-    next_cursor: int | None
+    next_cursor: Count | None
 
 
 class FileOut(Model):
     """A file of a state."""
 
     path: str
-    bytes: int
+    bytes: Count
     sha256: str
 
 
@@ -133,7 +154,7 @@ class FindingOut(Model):
     """Something found. ``severity``: an error makes the archive unsound, a note does not."""
 
     code: str
-    severity: str
+    severity: Severity
     object: str
     message: str
 
@@ -143,13 +164,13 @@ class VerdictOut(Model):
 
     level: str
     sound: bool
-    manifest: int
+    manifest: Count
     manifest_sha256: str
-    tables: int
-    rows: int
-    files: int
-    bytes: int
-    found: int
+    tables: Count
+    rows: Count
+    files: Count
+    bytes: Count
+    found: Count
     findings: list[FindingOut]
     notes: list[str]
 
@@ -198,12 +219,12 @@ def _summary(found: Summary) -> SummaryOut:
     )
 
 
-def _table(table: TableState) -> TableOut:
-    return TableOut(
+def _table(table: TableState) -> ArchivedTable:
+    return ArchivedTable(
         source=table.source,
         schema_=table.name.schema,
         name=table.name.name,
-        kind=table.kind.value,
+        kind=table.kind,
         rows=table.rows,
         bytes=sum(segment.bytes for segment in table.segments),
         segments=len(table.segments),
@@ -219,7 +240,7 @@ def _table(table: TableState) -> TableOut:
                 name=column.name,
                 type=str(column.type),
                 source_type=column.source_type,
-                fidelity=column.fidelity.value,
+                fidelity=column.fidelity,
                 nullable=column.nullable,
             )
             for column in table.columns
@@ -260,7 +281,7 @@ def list_archives(
     return ArchivePage(items=items, next_cursor=items[-1].name if len(found) > limit else None)
 
 
-@router.get("/{name}")
+@router.get("/{name}", responses=fails(409))
 def get_archive(
     service: ServiceDep,
     _: ReaderDep,
@@ -285,7 +306,13 @@ def get_archive(
     )
 
 
-@router.get("/{name}/manifest", response_class=Response, responses={200: {"content": {"application/json": {}}}, 304: {}})
+@router.get(
+    "/{name}/manifest",
+    response_class=Response,
+    responses=tells("ETag", content={"application/json": {"schema": {"type": "object", "title": "Manifest"}}})
+    | tells("ETag", status=304, description="The client has it already.")
+    | fails(409),
+)
 def get_manifest(service: ServiceDep, _: ReaderDep, name: NamePath, request: Request, number: Number = None) -> Response:
     """A manifest, byte for byte. Its ETag is its SHA-256: note it, and give it to a verification as ``expect``."""
     raw, sha256 = archives.manifest(service, name, number)
@@ -295,7 +322,7 @@ def get_manifest(service: ServiceDep, _: ReaderDep, name: NamePath, request: Req
     return Response(raw, media_type="application/json", headers={"ETag": tag})
 
 
-@router.get("/{name}/manifests")
+@router.get("/{name}/manifests", responses=fails(409))
 def list_manifests(
     service: ServiceDep,
     _: ReaderDep,
@@ -309,7 +336,7 @@ def list_manifests(
     return ManifestPage(items=items, next_cursor=items[-1].number if len(found) > limit else None)
 
 
-@router.post("/{name}/verify")
+@router.post("/{name}/verify", responses=fails(409, 429))
 def verify_archive(service: ServiceDep, querier: QuerierDep, name: NamePath, gone: GoneDep, body: VerifyIn) -> VerdictOut:
     """Prove that an archive is what was published. It has a time limit, which ``jivs verify`` does not have."""
     said = archives.verify(service, querier.user.username, name, body.level, body.expect, gone)
@@ -331,7 +358,17 @@ def verify_archive(service: ServiceDep, querier: QuerierDep, name: NamePath, gon
 @router.post(
     "/{name}/query",
     response_class=Response,
-    responses={200: {"model": ResultOut, "content": {form.value: {} for form in Form if form is not Form.JSON}}},
+    responses=tells(
+        "JiVS-Manifest",
+        "JiVS-Rows",
+        "JiVS-Truncated",
+        model=ResultOut,
+        content={
+            Form.CSV: {"schema": {"type": "string"}, "example": "status,orders\r\npaid,20\r\nopen,2\r\n"},
+            Form.ARROW: {"schema": {"type": "string", "format": "binary"}},
+        },
+    )
+    | fails(406, 409, 429),
 )
 def query_archive(
     service: ServiceDep, querier: QuerierDep, name: NamePath, gone: GoneDep, form: FormDep, body: QueryIn
@@ -348,8 +385,8 @@ def query_archive(
     return Stream(lambda: found.file, found.bytes, media_type=form.value, headers=headers)
 
 
-@router.get("/{name}/files")
-def list_files(
+@router.get("/{name}/files", responses=fails(409))
+def list_archive_files(
     service: ServiceDep,
     _: ReaderDep,
     name: NamePath,
@@ -366,13 +403,25 @@ def list_files(
 @router.get(
     "/{name}/files/{path:path}",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}}, 206: {}, 304: {}, 416: {}},
+    responses=tells(*_FILE, content=_BYTES, description="The file.")
+    | tells(
+        "ETag",
+        "Accept-Ranges",
+        "Content-Disposition",
+        "Content-Range",
+        status=206,
+        content=_BYTES,
+        description="A part of it.",
+    )
+    | tells(*_FILE, status=304, description="The client has it already.")
+    | fails(409, 416),
+    openapi_extra={"parameters": _CONDITIONS},
 )
-def get_file(
+def download_file(
     service: ServiceDep,
     querier: QuerierDep,
     name: NamePath,
-    path: Annotated[str, Field(max_length=4000)],
+    path: Annotated[str, Field(max_length=2000)],
     request: Request,
     number: Number = None,
 ) -> Response:

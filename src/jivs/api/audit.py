@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from jivs.api.deps import AuditorDep, Model, ServiceDep
+from jivs.api.deps import LARGEST, AuditorDep, Count, Id, Model, ServiceDep
+from jivs.api.document import fails
 from jivs.operations import users
 
 router = APIRouter(prefix="/audit", tags=["audit"])
@@ -16,7 +17,7 @@ router = APIRouter(prefix="/audit", tags=["audit"])
 class EntryOut(Model):
     """An entry. ``hash`` binds it to all entries before it."""
 
-    seq: int
+    seq: Id
     at: datetime
     actor: str
     action: str
@@ -29,23 +30,23 @@ class EntryPage(Model):
     """Entries, the newest first; ``nextCursor`` is there if there are more."""
 
     items: list[EntryOut]
-    next_cursor: int | None
+    next_cursor: Id | None
 
 
 class Trail(Model):
     """A trail that is whole. Note count and hash: a trail that is cut at its end shows only against them."""
 
-    entries: int
+    entries: Count
     hash: str
 
 
 @router.get("")
-def list_entries(
+def list_audit_entries(
     service: ServiceDep,
     _: AuditorDep,
     actor: Annotated[str, Query(max_length=100)] = "",
     object_: Annotated[str, Query(alias="object", max_length=300)] = "",
-    cursor: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> EntryPage:
     """The trail."""
@@ -65,8 +66,8 @@ def list_entries(
     return EntryPage(items=items, next_cursor=items[-1].seq if len(found) > limit else None)
 
 
-@router.post("/verify")
-def verify(service: ServiceDep, _: AuditorDep) -> Trail:
+@router.post("/verify", responses=fails(409))
+def verify_audit_trail(service: ServiceDep, _: AuditorDep) -> Trail:
     """Prove that nothing in the trail was changed, removed or added later."""
     entries, last = users.verify_trail(service)
     return Trail(entries=entries, hash=last)

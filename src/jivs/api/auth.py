@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from pydantic import Field, SecretStr
 
-from jivs.api.deps import AddressDep, CallerDep, Model, ServiceDep
+from jivs.api.deps import AddressDep, CallerDep, Count, Id, Model, ServiceDep
+from jivs.api.document import fails
 from jivs.domain.access import Role
 from jivs.domain.source import Secret
 from jivs.operations import users
@@ -34,7 +35,7 @@ class Tokens(Model):
     access_token: str
     refresh_token: str
     token_type: str = "Bearer"  # noqa: S105 - the name of a scheme
-    expires_in: int
+    expires_in: Annotated[Count, Field(description="Seconds.")]
     username: str
     roles: list[Role]
 
@@ -42,7 +43,7 @@ class Tokens(Model):
 class Me(Model):
     """Who is logged in."""
 
-    id: int
+    id: Id
     username: str
     roles: list[Role]
 
@@ -57,26 +58,26 @@ def _tokens(session: users.Session) -> Tokens:
     )
 
 
-@router.post("/login")
-def login(service: ServiceDep, address: AddressDep, body: Login) -> Tokens:
+@router.post("/login", responses=fails(401, 429))
+def log_in(service: ServiceDep, address: AddressDep, body: Login) -> Tokens:
     """Begin a session."""
     return _tokens(users.login(service, body.username, Secret(body.password.get_secret_value()), address))
 
 
-@router.post("/refresh")
-def refresh(service: ServiceDep, body: RefreshToken) -> Tokens:
+@router.post("/refresh", responses=fails(401))
+def refresh_session(service: ServiceDep, body: RefreshToken) -> Tokens:
     """Go on with a session; the refresh token is used up, and using it again ends the session."""
     return _tokens(users.refresh(service, body.refresh_token.get_secret_value()))
 
 
 @router.post("/logout", status_code=204)
-def logout(service: ServiceDep, caller: CallerDep, body: Annotated[RefreshToken | None, Body()] = None) -> None:
+def log_out(service: ServiceDep, caller: CallerDep, body: Annotated[RefreshToken | None, Body()] = None) -> None:
     """End the session: this access token, and with the refresh token all that followed from its login, are void."""
     refresh_token = body.refresh_token.get_secret_value() if body is not None else ""
     users.logout(service, caller.user, caller.claims, refresh_token)
 
 
 @router.get("/me")
-def me(caller: CallerDep) -> Me:
+def get_current_user(caller: CallerDep) -> Me:
     """Who is logged in."""
     return Me(id=caller.user.id, username=caller.user.username, roles=sorted(caller.user.roles))

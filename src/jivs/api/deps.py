@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 
 from jivs.domain.access import Right, User
 from jivs.errors import ConflictError, ForbiddenError, PreconditionError, UnauthenticatedError
@@ -23,7 +24,35 @@ from jivs.operations import users
 from jivs.ports.secrets import Claims
 from jivs.ports.service import Service
 
-bearer = HTTPBearer(auto_error=False, description="The access token that POST /auth/login gives.")
+LARGEST = 2**63 - 1
+"""The largest integer of the API."""
+
+Id = Annotated[int, Field(ge=1, le=LARGEST, examples=[1], json_schema_extra={"format": "int64"})]
+Count = Annotated[int, Field(ge=0, le=LARGEST, json_schema_extra={"format": "int64"})]
+Estimate = Annotated[int, Field(ge=-1, le=LARGEST, json_schema_extra={"format": "int64"})]
+
+
+class _IdConvertor(Convertor[str]):
+    """What can be an id in a path: whatever else stands there is another path."""
+
+    regex = "[1-9][0-9]{0,18}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _IdConvertor())
+
+bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="accessToken",
+    bearerFormat="JWT",
+    description="The access token that POST /api/v1/auth/login gives, for 15 minutes. The names beside it are the rights "
+    "that the caller's roles have to give.",
+)
 
 
 class Model(BaseModel):
@@ -80,11 +109,11 @@ def may(right: Right) -> Callable[[Caller], Awaitable[Caller]]:
     return check
 
 
-ReaderDep = Annotated[Caller, Depends(may(Right.READ))]
-QuerierDep = Annotated[Caller, Depends(may(Right.QUERY))]
-WorkerDep = Annotated[Caller, Depends(may(Right.WORK))]
-AuditorDep = Annotated[Caller, Depends(may(Right.AUDIT))]
-AdminDep = Annotated[Caller, Depends(may(Right.ADMINISTER))]
+ReaderDep = Annotated[Caller, Security(may(Right.READ), scopes=[Right.READ])]
+QuerierDep = Annotated[Caller, Security(may(Right.QUERY), scopes=[Right.QUERY])]
+WorkerDep = Annotated[Caller, Security(may(Right.WORK), scopes=[Right.WORK])]
+AuditorDep = Annotated[Caller, Security(may(Right.AUDIT), scopes=[Right.AUDIT])]
+AdminDep = Annotated[Caller, Security(may(Right.ADMINISTER), scopes=[Right.ADMINISTER])]
 
 
 async def gone(request: Request) -> AsyncIterator[Event]:
@@ -119,7 +148,9 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-async def expected_version(if_match: Annotated[str | None, Header(description="The ETag that was read.")] = None) -> int:
+async def expected_version(
+    if_match: Annotated[str | None, Header(alias="If-Match", description="The ETag that was read.")] = None,
+) -> int:
     """The version that a change is for; 428 without one."""
     if if_match is None:
         raise PreconditionError("Send If-Match with the ETag that you read, so that no change of somebody else is lost.")

@@ -15,7 +15,8 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from jivs.api.deps import ReaderDep, ServiceDep
+from jivs.api.deps import LARGEST, ReaderDep, ServiceDep
+from jivs.api.document import Schema, fails, tells
 from jivs.errors import JivsError, TooManyError
 from jivs.ports.service import Service
 from jivs.ports.work import Event
@@ -28,6 +29,12 @@ _QUIET_SECONDS = 15.0
 _BACKLOG = 1000
 _PAGE = 500
 _LISTENERS = 200
+_EVENTS: Schema = {
+    "text/event-stream": {
+        "schema": {"type": "string", "description": "id, event (state or progress) and data: a run as JSON, in one line."},
+        "example": 'retry: 2000\n\nid: 7\nevent: state\ndata: {"id":"20260301T021500Z-3f9c21ab","state":"RUNNING"}\n\n',
+    }
+}
 
 
 class Hub:
@@ -40,13 +47,16 @@ class Hub:
 
     def listen(self, after: int) -> asyncio.Queue[Event | None]:
         """A queue of the events from now on; None is its end. The first reader begins ``after`` that event."""
-        if len(self._queues) >= _LISTENERS:
-            raise TooManyError("Too many listen to events already: try again later.", seconds=30)
         queue: asyncio.Queue[Event | None] = asyncio.Queue(_BACKLOG)
         self._queues.add(queue)
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read(after))
         return queue
+
+    def admit(self) -> None:
+        """Raises TooManyError if nobody else may listen."""
+        if len(self._queues) >= _LISTENERS:
+            raise TooManyError("Too many listen to events already: try again later.", seconds=30)
 
     def leave(self, queue: asyncio.Queue[Event | None]) -> None:
         """Nobody reads this queue any more."""
@@ -79,10 +89,11 @@ def _text(event: Event) -> str:
     return f"id: {event.id}\nevent: {event.kind}\ndata: {event.data}\n\n"
 
 
-async def _stream(service: Service, hub: Hub, last: int, extraction_id: int, seconds: float) -> AsyncIterator[str]:
+async def _stream(
+    service: Service, hub: Hub, last: int, newest: int, extraction_id: int, seconds: float
+) -> AsyncIterator[str]:
     """What was missed, then what comes, until the access token expires."""
     end = asyncio.get_running_loop().time() + seconds
-    newest = await run_in_threadpool(service.work().last_event)
     last = newest if last < 0 or last > newest else last
     queue = hub.listen(newest)
     try:
@@ -106,23 +117,29 @@ async def _stream(service: Service, hub: Hub, last: int, extraction_id: int, sec
         hub.leave(queue)
 
 
-@router.get("", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
-async def events(
+@router.get(
+    "",
+    response_class=StreamingResponse,
+    responses=tells(content=_EVENTS, description="Events until the access token expires.") | fails(429),
+)
+async def stream_events(
     request: Request,
     service: ServiceDep,
     caller: ReaderDep,
-    last_event_id: Annotated[str, Header(max_length=20, pattern="^[0-9]*$")] = "",
-    extraction_id: Annotated[int, Query(alias="extractionId", ge=0, le=2**63 - 1, description="Only of this one.")] = 0,
+    last_event_id: Annotated[str, Header(alias="Last-Event-ID", max_length=20, pattern="^[0-9]*$")] = "",
+    extraction_id: Annotated[int, Query(alias="extractionId", ge=0, le=LARGEST, description="Only of this one.")] = 0,
 ) -> StreamingResponse:
     """State and progress of runs as they happen: events ``state`` and ``progress``, each with the run as JSON.
 
     ``Last-Event-ID`` goes on behind that event. The stream ends when the access token expires.
     """
     hub: Hub = request.app.state.hub
+    hub.admit()  # what can be refused is refused before the answer has begun
+    newest = await run_in_threadpool(service.work().last_event)
     seconds = caller.claims.expires_at - service.clock.now().timestamp()
     last = int(last_event_id) if last_event_id else -1
     return StreamingResponse(
-        _stream(service, hub, last, extraction_id, seconds),
+        _stream(service, hub, last, newest, extraction_id, seconds),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )

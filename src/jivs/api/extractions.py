@@ -6,14 +6,15 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field, model_validator
 
 from jivs.api.connections import ConnectionConfig, SourceType, address
-from jivs.api.deps import Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.deps import LARGEST, Count, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
-from jivs.api.runs import LogPage, RunOut, RunPage, StatisticsOut, log_page, run_out, run_page, statistics_out
-from jivs.api.sources import IdPath, Name, Tried, tried
+from jivs.api.runs import LogPage, Priority, RunOut, RunPage, StatisticsOut, log_page, run_out, run_page, statistics_out
+from jivs.api.sources import Name, Tried, tried
 from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
 from jivs.domain.plan import Level, Selection
 from jivs.domain.registry import ARCHIVE_NAME, SourceDraft
@@ -24,6 +25,10 @@ from jivs.ports.cache import CacheName, Miss
 
 router = APIRouter(prefix="/extractions", tags=["extractions"], route_class=Idempotent)
 
+NEW = "NEW"
+"""The status of an extraction that never ran."""
+
+RunId = Annotated[str, Path(max_length=40, pattern="^[A-Za-z0-9-]+$", examples=["20260301T021500Z-3f9c21ab"])]
 Pattern = Annotated[str, Field(min_length=1, max_length=300)]
 Sql = Annotated[str, Field(max_length=100_000)]
 
@@ -36,7 +41,7 @@ class ExtractionIn(Model):
 
     name: Name
     description: Annotated[str, Field(max_length=4000)] = ""
-    source_id: Annotated[int | None, Field(ge=1, le=2**63 - 1)] = None
+    source_id: Id | None = None
     source_type: SourceType | None = None
     connection_config: ConnectionConfig | None = None
     tables: Annotated[tuple[Pattern, ...], Field(max_length=10_000, examples=[["sales.*"]])] = ()
@@ -54,7 +59,7 @@ class ExtractionIn(Model):
     )
     parallel: Annotated[int, Field(ge=0, le=64, description="Readers at once; 0: the service's default.")] = 0
     batch_size: Annotated[int, Field(ge=0, le=10**9, description="Ceiling of rows per batch; 0: by bytes alone.")] = 0
-    priority: Annotated[int, Field(ge=-100, le=100, description="Runs of higher priority begin first.")] = 0
+    priority: Priority = 0
     when_busy: WhenBusy = WhenBusy.REFUSE
     timeout_seconds: Annotated[int, Field(ge=0, le=31_536_000, description="0: none.")] = 0
     attempts: Annotated[int, Field(ge=1, le=100, description="How often a run begins before it fails.")] = 3
@@ -70,12 +75,12 @@ class ExtractionIn(Model):
 class ExtractionOut(Model):
     """An extraction. ``status``: the state of its newest run, NEW if it never ran."""
 
-    status: str
+    status: Annotated[str, Field(json_schema_extra={"enum": [NEW, *RunState]})]
     last_run_id: str
-    id: int
+    id: Id
     name: str
     description: str
-    source_id: int
+    source_id: Id
     source_name: str
     tables: list[str]
     exclude: list[str]
@@ -86,12 +91,12 @@ class ExtractionOut(Model):
     archive: str
     verify: Level
     options: dict[str, str]
-    parallel: int
-    batch_size: int
-    priority: int
+    parallel: Count
+    batch_size: Count
+    priority: Priority
     when_busy: WhenBusy
-    timeout_seconds: int
-    attempts: int
+    timeout_seconds: Count
+    attempts: Count
     created_by: str
     created_at: datetime
     updated_at: datetime
@@ -101,17 +106,17 @@ class ExtractionPage(Model):
     """Extractions. By ``cursor``: ``nextCursor`` is there if there are more. By ``page``: ``total`` and ``totalPages``."""
 
     items: list[ExtractionOut]
-    next_cursor: int | None = None
-    page: int | None = None
-    size: int | None = None
-    total: int | None = None
-    total_pages: int | None = None
+    next_cursor: Id | None = None
+    page: Count | None = None
+    size: Count | None = None
+    total: Count | None = None
+    total_pages: Count | None = None
 
 
 class TestedConnection(Model):
     """A connection to be tried: a source that is kept, or one that is not."""
 
-    source_id: Annotated[int | None, Field(ge=1, le=2**63 - 1)] = None
+    source_id: Id | None = None
     source_type: SourceType | None = None
     connection_config: ConnectionConfig | None = None
 
@@ -120,13 +125,13 @@ class Bulk(Model):
     """The same for several extractions."""
 
     action: Literal["start", "stop", "pause", "resume", "delete"]
-    ids: Annotated[list[IdPath], Field(min_length=1, max_length=1000)]
+    ids: Annotated[list[Id], Field(min_length=1, max_length=1000)]
 
 
 class BulkResult(Model):
     """What became of one of them."""
 
-    id: int
+    id: Id
     success: bool
     message: str = ""
     run_id: str = ""
@@ -180,7 +185,7 @@ def extraction_out(one: Extraction) -> ExtractionOut:
         description=one.description,
         source_id=one.source_id,
         source_name=one.source_name,
-        status=one.last_state or "NEW",
+        status=one.last_state or NEW,
         last_run_id=one.last_run,
         tables=list(picked.tables),
         exclude=list(picked.exclude),
@@ -208,10 +213,10 @@ def list_extractions(
     service: ServiceDep,
     _: ReaderDep,
     name: Annotated[str, Query(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name.")] = "",
-    source_id: Annotated[int, Query(alias="sourceId", ge=0, le=2**63 - 1)] = 0,
+    source_id: Annotated[int, Query(alias="sourceId", ge=0, le=LARGEST)] = 0,
     status: RunState | None = None,
     sort: Annotated[str, Query(pattern="^(id|name|createdAt|updatedAt)(,(asc|desc))?$")] = "id",
-    cursor: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     page: Annotated[int | None, Query(ge=0, le=10**6, description="From 0 on; with size, instead of cursor.")] = None,
     size: Annotated[int, Query(ge=1, le=200)] = 20,
@@ -234,7 +239,7 @@ def list_extractions(
     )
 
 
-@router.post("", status_code=201, response_model=ExtractionOut)
+@router.post("", status_code=201, response_model=ExtractionOut, responses=fails(404, 409))
 def add_extraction(service: ServiceDep, worker: WorkerDep, body: ExtractionIn) -> Response:
     """Keep an extraction. Nothing is connected and nothing runs: POST /extractions/{id}/start does."""
     source = None
@@ -247,7 +252,7 @@ def add_extraction(service: ServiceDep, worker: WorkerDep, body: ExtractionIn) -
     return Response(text, status_code=201, headers=headers, media_type="application/json")
 
 
-@router.post("/test-connection")
+@router.post("/test-connection", responses=fails(404, 409))
 def try_connection(service: ServiceDep, _: WorkerDep, body: TestedConnection) -> Tried:
     """Connect, and say what answered."""
     if body.source_id is not None:
@@ -258,7 +263,7 @@ def try_connection(service: ServiceDep, _: WorkerDep, body: TestedConnection) ->
 
 
 @router.post("/bulk")
-def bulk(service: ServiceDep, worker: WorkerDep, body: Bulk) -> BulkResults:
+def change_many_extractions(service: ServiceDep, worker: WorkerDep, body: Bulk) -> BulkResults:
     """Start, stop, pause, resume or delete several; each for itself."""
     results = []
     for one in body.ids:
@@ -279,19 +284,19 @@ def _do(service: ServiceDep, actor: str, action: str, extraction_id: int) -> str
     return runs.command(service, actor, extraction_id, Command(action)).id
 
 
-@router.get("/{extraction_id}")
-def get_extraction(service: ServiceDep, _: ReaderDep, extraction_id: IdPath, response: Response) -> ExtractionOut:
+@router.get("/{extraction_id:id}", responses=tells("ETag"))
+def get_extraction(service: ServiceDep, _: ReaderDep, extraction_id: Id, response: Response) -> ExtractionOut:
     """One extraction."""
     found = extractions.get(service, extraction_id)
     response.headers["ETag"] = etag(found.version)
     return extraction_out(found)
 
 
-@router.put("/{extraction_id}")
+@router.put("/{extraction_id:id}", responses=tells("ETag"))
 def change_extraction(
     service: ServiceDep,
     worker: WorkerDep,
-    extraction_id: IdPath,
+    extraction_id: Id,
     version: VersionDep,
     body: ExtractionIn,
     response: Response,
@@ -304,40 +309,40 @@ def change_extraction(
     return extraction_out(changed)
 
 
-@router.delete("/{extraction_id}", status_code=204)
-def remove_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: IdPath) -> None:
+@router.delete("/{extraction_id:id}", status_code=204, responses=fails(409))
+def remove_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id) -> None:
     """Delete an extraction and the record of its runs. Archives stay."""
     extractions.remove(service, worker.user.username, extraction_id)
 
 
-@router.post("/{extraction_id}/start", status_code=202)
-def start(service: ServiceDep, worker: WorkerDep, extraction_id: IdPath, response: Response) -> RunOut:
+@router.post("/{extraction_id:id}/start", status_code=202, responses=fails(409) | tells("Location", status=202))
+def start_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id, response: Response) -> RunOut:
     """Ask for a run; a worker takes it up."""
     run = runs.start(service, worker.user.username, extraction_id)
     response.headers["Location"] = f"/api/v1/extractions/{extraction_id}/runs/{run.id}"
     return run_out(run)
 
 
-@router.post("/{extraction_id}/stop", status_code=202)
-def stop(service: ServiceDep, worker: WorkerDep, extraction_id: IdPath) -> RunOut:
+@router.post("/{extraction_id:id}/stop", status_code=202, responses=fails(409))
+def stop_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id) -> RunOut:
     """End the run at the next batch: CANCELLED. Nothing of it is published."""
     return run_out(runs.command(service, worker.user.username, extraction_id, Command.STOP))
 
 
-@router.post("/{extraction_id}/pause", status_code=202)
-def pause(service: ServiceDep, worker: WorkerDep, extraction_id: IdPath) -> RunOut:
+@router.post("/{extraction_id:id}/pause", status_code=202, responses=fails(409))
+def pause_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id) -> RunOut:
     """Hold the run at the next batch: PAUSED. It keeps its snapshot of the source for a while."""
     return run_out(runs.command(service, worker.user.username, extraction_id, Command.PAUSE))
 
 
-@router.post("/{extraction_id}/resume", status_code=202)
-def resume(service: ServiceDep, worker: WorkerDep, extraction_id: IdPath) -> RunOut:
+@router.post("/{extraction_id:id}/resume", status_code=202, responses=fails(409))
+def resume_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id) -> RunOut:
     """Let a paused run go on."""
     return run_out(runs.command(service, worker.user.username, extraction_id, Command.RESUME))
 
 
-@router.get("/{extraction_id}/statistics")
-def statistics(service: ServiceDep, _: ReaderDep, extraction_id: IdPath) -> StatisticsOut:
+@router.get("/{extraction_id:id}/statistics")
+def get_extraction_statistics(service: ServiceDep, _: ReaderDep, extraction_id: Id) -> StatisticsOut:
     """What its kept runs add up to. While one is at work, the figures may be as old as CACHE_TTL_EXTRACTION_STATS."""
     extractions.get(service, extraction_id)
     known = service.cache.get(CacheName.EXTRACTION_STATS, str(extraction_id))
@@ -348,13 +353,13 @@ def statistics(service: ServiceDep, _: ReaderDep, extraction_id: IdPath) -> Stat
     return found
 
 
-@router.get("/{extraction_id}/logs")
-def logs(
+@router.get("/{extraction_id:id}/logs")
+def list_extraction_logs(
     service: ServiceDep,
     _: ReaderDep,
-    extraction_id: IdPath,
+    extraction_id: Id,
     run_id: Annotated[str, Query(alias="runId", max_length=40, pattern="^[A-Za-z0-9-]*$")] = "",
-    cursor: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> LogPage:
     """What its runs said, the newest first."""
@@ -362,13 +367,13 @@ def logs(
     return log_page(service.work().lines(extraction_id=extraction_id, run_id=run_id, before=cursor, limit=limit + 1), limit)
 
 
-@router.get("/{extraction_id}/runs")
+@router.get("/{extraction_id:id}/runs")
 def list_runs(
     service: ServiceDep,
     _: ReaderDep,
-    extraction_id: IdPath,
+    extraction_id: Id,
     state: RunState | None = None,
-    cursor: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> RunPage:
     """Its runs, the newest first."""
@@ -378,7 +383,7 @@ def list_runs(
     return run_page(found, limit)
 
 
-@router.get("/{extraction_id}/runs/{run_id}")
-def get_run(service: ServiceDep, _: ReaderDep, extraction_id: IdPath, run_id: str) -> RunOut:
+@router.get("/{extraction_id:id}/runs/{run_id}")
+def get_run(service: ServiceDep, _: ReaderDep, extraction_id: Id, run_id: RunId) -> RunOut:
     """One of its runs."""
     return run_out(runs.get(service, extraction_id, run_id))

@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
+from jivs.api.document import IDEMPOTENCY_KEY
 from jivs.errors import ConflictError, UnauthenticatedError, UsageError
 from jivs.operations import users
 from jivs.ports.accounts import Replayed
@@ -24,6 +25,12 @@ _LONGEST = 255
 
 class Idempotent(APIRoute):
     """A route whose POST may be sent again with the same key."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **given: Any) -> None:
+        if "POST" in (given.get("methods") or ()):
+            own = given.get("openapi_extra") or {}
+            given["openapi_extra"] = {**own, "parameters": [*own.get("parameters", ()), IDEMPOTENCY_KEY]}
+        super().__init__(path, endpoint, **given)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The route's handler, behind the record of keys."""

@@ -77,8 +77,16 @@ def _malformed(request: Request, error: Exception) -> JSONResponse:
     unreadable = any(item["type"] == "json_invalid" for item in error.errors())
     if unreadable:
         return problem(request, HTTPStatus.BAD_REQUEST, "malformed", "The body is no JSON.")
+    if not _is_json(request) and any(item["loc"] == ("body",) and item["type"] != "missing" for item in error.errors()):
+        sentence = "Send the body with Content-Type: application/json."
+        return problem(request, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", sentence)
     said = "; ".join(f"{item['field'] or item['in']}: {item['message']}" for item in fields[:5])
     return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", f"The request is not valid: {said}.", errors=fields)
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
@@ -91,10 +99,19 @@ def _http(request: Request, error: Exception) -> JSONResponse:
         415: "unsupported-media-type",
         416: "range-not-satisfiable",
     }
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = _methods(request)
     sentence = f"There is nothing at {request.url.path}." if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
-    return problem(
-        request, error.status_code, kinds.get(error.status_code, "http"), sentence, headers=dict(error.headers or {})
-    )
+    return problem(request, error.status_code, kinds.get(error.status_code, "http"), sentence, headers=headers)
+
+
+def _methods(request: Request) -> str:
+    """The methods of a path; the framework names those of the first route that fits it (RFC 9110, section 15.5.6)."""
+    routes: list[Any] = []
+    for route in request.app.routes:
+        routes += route.effective_route_contexts() if hasattr(route, "effective_route_contexts") else [route]
+    return ", ".join(sorted({method for one in routes if one.path_regex.match(request.url.path) for method in one.methods}))
 
 
 def _defect(request: Request, error: Exception) -> JSONResponse:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import PurePosixPath
+from typing import Annotated
 
-from jivs.api.deps import Model
+from pydantic import Field
+
+from jivs.api.deps import Count, Id, Model
 from jivs.domain.extraction import Statistics
-from jivs.domain.run import Run, RunState
+from jivs.domain.run import Order, Run, RunState
 from jivs.ports.work import Line
+
+Priority = Annotated[int, Field(ge=-100, le=100, description="Runs of higher priority begin first.")]
 
 
 class RunOut(Model):
@@ -19,21 +24,21 @@ class RunOut(Model):
     """
 
     id: str
-    extraction_id: int
+    extraction_id: Id
     state: RunState
-    order: str
+    order: Order
     phase: str
     message: str
     archive: str
     started_by: str
-    priority: int
-    failures: int
-    rows: int
-    bytes: int
-    quarantined_rows: int
-    quarantined_values: int
-    partitions: int
-    partitions_done: int
+    priority: Priority
+    failures: Count
+    rows: Count
+    bytes: Count
+    quarantined_rows: Count
+    quarantined_values: Count
+    partitions: Count
+    partitions_done: Count
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -43,7 +48,7 @@ class RunPage(Model):
     """Runs, the newest first; ``nextCursor`` is there if there are more."""
 
     items: list[RunOut]
-    next_cursor: int | None
+    next_cursor: Id | None
 
 
 class LineOut(Model):
@@ -51,7 +56,7 @@ class LineOut(Model):
 
     run_id: str
     at: datetime
-    level: str
+    level: Annotated[str, Field(json_schema_extra={"enum": ["INFO", "WARN", "ERROR"]})]
     message: str
 
 
@@ -59,20 +64,20 @@ class LogPage(Model):
     """Lines, the newest first; ``nextCursor`` is there if there are more."""
 
     items: list[LineOut]
-    next_cursor: int | None
+    next_cursor: Id | None
 
 
 class StatisticsOut(Model):
     """What the kept runs of an extraction add up to. ``successRate``: COMPLETED among those that ended, 0 to 1."""
 
-    runs: int
-    by_state: dict[str, int]
-    success_rate: float
-    rows: int
-    bytes: int
-    quarantined_rows: int
-    quarantined_values: int
-    average_seconds: float
+    runs: Count
+    by_state: dict[RunState, Count]
+    success_rate: Annotated[float, Field(ge=0, le=1)]
+    rows: Count
+    bytes: Count
+    quarantined_rows: Count
+    quarantined_values: Count
+    average_seconds: Annotated[float, Field(ge=0)]
     last_completed_at: datetime | None
 
 
@@ -82,7 +87,7 @@ def run_out(run: Run) -> RunOut:
         id=run.id,
         extraction_id=run.extraction_id,
         state=run.state,
-        order=run.order.value,
+        order=run.order,
         phase=run.phase,
         message=run.message,
         archive=PurePosixPath(run.archive).name,
@@ -119,7 +124,7 @@ def statistics_out(found: Statistics) -> StatisticsOut:
     ended = sum(count for state, count in found.by_state.items() if RunState(state).ended)
     return StatisticsOut(
         runs=found.runs,
-        by_state={state.value: found.by_state.get(state.value, 0) for state in RunState},
+        by_state={state: found.by_state.get(state.value, 0) for state in RunState},
         success_rate=found.by_state.get(RunState.COMPLETED.value, 0) / ended if ended else 0.0,
         rows=found.rows,
         bytes=found.bytes,

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, Field
 
-from jivs.api.deps import Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.deps import LARGEST, Count, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
-from jivs.api.sources import IdPath
 from jivs.domain.schedule import MissedRuns, Schedule, ScheduleDraft, Timing
 from jivs.errors import UsageError
 from jivs.operations import schedules
@@ -24,7 +24,7 @@ class ScheduleIn(Model):
     """A schedule: which extraction, and when."""
 
     name: Annotated[str, Field(min_length=1, max_length=90, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["nightly"])]
-    extraction_id: IdPath
+    extraction_id: Id
     cron: Annotated[
         str,
         Field(
@@ -49,9 +49,9 @@ class ScheduleIn(Model):
 class ScheduleOut(Model):
     """A schedule. ``lastMessage``: why its last time gave no run; empty if it did."""
 
-    id: int
+    id: Id
     name: str
-    extraction_id: int
+    extraction_id: Id
     extraction_name: str
     cron: str
     time_zone: str
@@ -72,11 +72,11 @@ class SchedulePage(Model):
     """Schedules. By ``cursor``: ``nextCursor`` is there if there are more. By ``page``: ``total`` and ``totalPages``."""
 
     items: list[ScheduleOut]
-    next_cursor: int | None = None
-    page: int | None = None
-    size: int | None = None
-    total: int | None = None
-    total_pages: int | None = None
+    next_cursor: Id | None = None
+    page: Count | None = None
+    size: Count | None = None
+    total: Count | None = None
+    total_pages: Count | None = None
 
 
 class TimeOut(Model):
@@ -136,10 +136,10 @@ def list_schedules(
     service: ServiceDep,
     _: ReaderDep,
     name: Annotated[str, Query(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name.")] = "",
-    extraction_id: Annotated[int, Query(alias="extractionId", ge=0, le=2**63 - 1)] = 0,
+    extraction_id: Annotated[int, Query(alias="extractionId", ge=0, le=LARGEST)] = 0,
     enabled: bool | None = None,
     sort: Annotated[str, Query(pattern="^(id|name|nextRunAt|createdAt|updatedAt)(,(asc|desc))?$")] = "id",
-    cursor: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     page: Annotated[int | None, Query(ge=0, le=10**6, description="From 0 on; with size, instead of cursor.")] = None,
     size: Annotated[int, Query(ge=1, le=200)] = 20,
@@ -162,7 +162,7 @@ def list_schedules(
     )
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=fails(404, 409))
 def add_schedule(service: ServiceDep, worker: WorkerDep, body: ScheduleIn, response: Response) -> ScheduleOut:
     """Keep a schedule. Its first time is after now."""
     made = schedules.add(service, worker.user.username, _draft(body))
@@ -171,17 +171,17 @@ def add_schedule(service: ServiceDep, worker: WorkerDep, body: ScheduleIn, respo
     return _out(made)
 
 
-@router.get("/{schedule_id}")
-def get_schedule(service: ServiceDep, _: ReaderDep, schedule_id: IdPath, response: Response) -> ScheduleOut:
+@router.get("/{schedule_id:id}", responses=tells("ETag"))
+def get_schedule(service: ServiceDep, _: ReaderDep, schedule_id: Id, response: Response) -> ScheduleOut:
     """One schedule. Its ETag is of what users set, not of its times."""
     found = schedules.get(service, schedule_id)
     response.headers["ETag"] = etag(found.version)
     return _out(found)
 
 
-@router.put("/{schedule_id}")
+@router.put("/{schedule_id:id}", responses=tells("ETag"))
 def change_schedule(
-    service: ServiceDep, worker: WorkerDep, schedule_id: IdPath, version: VersionDep, body: ScheduleIn, response: Response
+    service: ServiceDep, worker: WorkerDep, schedule_id: Id, version: VersionDep, body: ScheduleIn, response: Response
 ) -> ScheduleOut:
     """Replace a schedule. If its times change, or it is switched on, the next one is after now."""
     changed = schedules.change(service, worker.user.username, schedule_id, version, _draft(body))
@@ -189,15 +189,15 @@ def change_schedule(
     return _out(changed)
 
 
-@router.delete("/{schedule_id}", status_code=204)
-def remove_schedule(service: ServiceDep, worker: WorkerDep, schedule_id: IdPath) -> None:
+@router.delete("/{schedule_id:id}", status_code=204)
+def remove_schedule(service: ServiceDep, worker: WorkerDep, schedule_id: Id) -> None:
     """Delete a schedule. Runs that it asked for go on."""
     schedules.remove(service, worker.user.username, schedule_id)
 
 
-@router.get("/{schedule_id}/preview")
-def preview(
-    service: ServiceDep, _: ReaderDep, schedule_id: IdPath, count: Annotated[int, Query(ge=1, le=100)] = 10
+@router.get("/{schedule_id:id}/preview")
+def preview_schedule(
+    service: ServiceDep, _: ReaderDep, schedule_id: Id, count: Annotated[int, Query(ge=1, le=100)] = 10
 ) -> Preview:
     """Its next times from now on, also of one that is not enabled."""
     times = schedules.preview(service, schedule_id, count)

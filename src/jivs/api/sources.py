@@ -9,16 +9,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, SecretStr
 
-from jivs.api.deps import AdminDep, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.deps import LARGEST, AdminDep, Count, Estimate, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
 from jivs.domain.registry import Source, SourceDraft
+from jivs.domain.schema import TableKind
 from jivs.domain.source import Secret
 from jivs.operations import sources
 from jivs.ports.cache import CacheName, Miss
 
 router = APIRouter(prefix="/sources", tags=["sources"], route_class=Idempotent)
 
-IdPath = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["sales"])]
 
 
@@ -36,15 +37,15 @@ class SourceIn(Model):
 class SourceOut(Model):
     """A source, without its password."""
 
-    id: int
+    id: Id
     name: str
     kind: str
     url: str
     username: str
     has_password: bool
     options: dict[str, str]
-    max_connections: int
-    max_rows_per_second: int
+    max_connections: Count
+    max_rows_per_second: Count
     created_at: datetime
     updated_at: datetime
 
@@ -53,7 +54,7 @@ class SourcePage(Model):
     """Sources by id; ``nextCursor`` is there if there are more."""
 
     items: list[SourceOut]
-    next_cursor: int | None
+    next_cursor: Id | None
 
 
 class Tried(Model):
@@ -68,18 +69,18 @@ class Tried(Model):
 class Turned(Model):
     """How many passwords were under an older key, and how many there are."""
 
-    turned: int
-    passwords: int
+    turned: Count
+    passwords: Count
 
 
-class TableOut(Model):
+class SourceTable(Model):
     """A table of a source. Estimates are -1 where the source has none."""
 
     schema_: Annotated[str, Field(alias="schema")]
     name: str
-    kind: str
-    estimated_rows: int
-    estimated_bytes: int
+    kind: TableKind
+    estimated_rows: Estimate
+    estimated_bytes: Estimate
 
 
 def _draft(body: SourceIn) -> SourceDraft:
@@ -121,7 +122,7 @@ def list_sources(
     service: ServiceDep,
     _: ReaderDep,
     name: Annotated[str, Query(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name.")] = "",
-    cursor: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> SourcePage:
     """All sources."""
@@ -131,7 +132,7 @@ def list_sources(
     )
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=fails(409))
 def add_source(service: ServiceDep, worker: WorkerDep, body: SourceIn, response: Response) -> SourceOut:
     """Keep a source. Nothing is connected: POST /sources/{id}/test does."""
     source = sources.add(service, worker.user.username, _draft(body))
@@ -140,8 +141,8 @@ def add_source(service: ServiceDep, worker: WorkerDep, body: SourceIn, response:
     return _out(source)
 
 
-@router.get("/{source_id}")
-def get_source(service: ServiceDep, _: ReaderDep, source_id: IdPath, response: Response) -> SourceOut:
+@router.get("/{source_id:id}", responses=tells("ETag"))
+def get_source(service: ServiceDep, _: ReaderDep, source_id: Id, response: Response) -> SourceOut:
     """One source."""
     known = service.cache.get(CacheName.DATASOURCES, str(source_id))
     if isinstance(known, Miss):
@@ -154,9 +155,9 @@ def get_source(service: ServiceDep, _: ReaderDep, source_id: IdPath, response: R
     return SourceOut.model_validate_json(body)
 
 
-@router.put("/{source_id}")
+@router.put("/{source_id:id}", responses=tells("ETag"))
 def change_source(
-    service: ServiceDep, worker: WorkerDep, source_id: IdPath, version: VersionDep, body: SourceIn, response: Response
+    service: ServiceDep, worker: WorkerDep, source_id: Id, version: VersionDep, body: SourceIn, response: Response
 ) -> SourceOut:
     """Replace a source."""
     draft = _draft(body)
@@ -166,33 +167,33 @@ def change_source(
     return _out(source)
 
 
-@router.delete("/{source_id}", status_code=204)
-def remove_source(service: ServiceDep, worker: WorkerDep, source_id: IdPath) -> None:
+@router.delete("/{source_id:id}", status_code=204, responses=fails(409))
+def remove_source(service: ServiceDep, worker: WorkerDep, source_id: Id) -> None:
     """Delete a source. Archives that were made from it stay."""
     sources.remove(service, worker.user.username, source_id)
 
 
-@router.post("/turn-keys")
+@router.post("/turn-keys", responses=fails(409))
 def turn_keys(service: ServiceDep, admin: AdminDep) -> Turned:
     """Encrypt every password with the newest key. When all are, the old keys may go from ENCRYPTION_KEY."""
     turned, seen = sources.turn_keys(service, admin.user.username)
     return Turned(turned=turned, passwords=seen)
 
 
-@router.post("/{source_id}/test")
-def try_source(service: ServiceDep, _: WorkerDep, source_id: IdPath) -> Tried:
+@router.post("/{source_id:id}/test", responses=fails(409))
+def try_source(service: ServiceDep, _: WorkerDep, source_id: Id) -> Tried:
     """Connect, and say what answered."""
     return tried(sources.try_kept(service, source_id))
 
 
-@router.get("/{source_id}/tables")
-def list_tables(service: ServiceDep, _: WorkerDep, source_id: IdPath) -> list[TableOut]:
+@router.get("/{source_id:id}/tables", responses=fails(409))
+def list_source_tables(service: ServiceDep, _: WorkerDep, source_id: Id) -> list[SourceTable]:
     """What the source has."""
     return [
-        TableOut(
+        SourceTable(
             schema_=listing.name.schema,
             name=listing.name.name,
-            kind=listing.kind.value,
+            kind=listing.kind,
             estimated_rows=listing.estimated_rows,
             estimated_bytes=listing.estimated_bytes,
         )

@@ -25,7 +25,7 @@ def route(scope: Scope) -> str:
     """The template of the route that a request was given to: there are a few of them, however many paths are asked for."""
     early: str | None = scope.get("jivs.route")
     found = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
-    return early or getattr(found, "path", None) or UNKNOWN
+    return early or getattr(found, "path_format", None) or UNKNOWN
 
 
 class Timed:

@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, SecretStr
 
-from jivs.api.deps import AdminDep, CallerDep, Model, ServiceDep, VersionDep, etag
+from jivs.api.deps import LARGEST, AdminDep, CallerDep, Id, Model, ServiceDep, VersionDep, etag
+from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
 from jivs.domain.access import Role, User
 from jivs.domain.source import Secret
@@ -17,7 +18,6 @@ from jivs.operations import users
 router = APIRouter(prefix="/users", tags=["users"], route_class=Idempotent)
 
 RolesField = Annotated[frozenset[Role], Field(min_length=1, examples=[["DATA_ENGINEER"]])]
-IdPath = Annotated[int, Field(ge=1, le=2**63 - 1)]
 
 
 class NewUser(Model):
@@ -45,7 +45,7 @@ class NewPassword(Model):
 class UserOut(Model):
     """An account."""
 
-    id: int
+    id: Id
     username: str
     roles: list[Role]
     active: bool
@@ -57,7 +57,7 @@ class UserPage(Model):
     """Accounts by id; ``nextCursor`` is there if there are more."""
 
     items: list[UserOut]
-    next_cursor: int | None
+    next_cursor: Id | None
 
 
 def _out(user: User) -> UserOut:
@@ -75,7 +75,7 @@ def _out(user: User) -> UserOut:
 def list_users(
     service: ServiceDep,
     _: AdminDep,
-    cursor: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> UserPage:
     """All accounts."""
@@ -85,7 +85,7 @@ def list_users(
     )
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=fails(409, 429))
 def add_user(service: ServiceDep, admin: AdminDep, body: NewUser, response: Response) -> UserOut:
     """Make an account."""
     user = users.add(service, admin.user.username, body.username, Secret(body.password.get_secret_value()), body.roles)
@@ -94,17 +94,17 @@ def add_user(service: ServiceDep, admin: AdminDep, body: NewUser, response: Resp
     return _out(user)
 
 
-@router.get("/{user_id}")
-def get_user(service: ServiceDep, _: AdminDep, user_id: IdPath, response: Response) -> UserOut:
+@router.get("/{user_id:id}", responses=tells("ETag"))
+def get_user(service: ServiceDep, _: AdminDep, user_id: Id, response: Response) -> UserOut:
     """One account."""
     user = users.get(service, user_id)
     response.headers["ETag"] = etag(user.version)
     return _out(user)
 
 
-@router.put("/{user_id}")
+@router.put("/{user_id:id}", responses=tells("ETag"))
 def change_user(
-    service: ServiceDep, admin: AdminDep, user_id: IdPath, version: VersionDep, body: ChangedUser, response: Response
+    service: ServiceDep, admin: AdminDep, user_id: Id, version: VersionDep, body: ChangedUser, response: Response
 ) -> UserOut:
     """Other roles, or an account that is closed or opened again. All its sessions end."""
     user = users.change_roles(service, admin.user.username, user_id, version, body.roles, active=body.active)
@@ -112,14 +112,14 @@ def change_user(
     return _out(user)
 
 
-@router.put("/{user_id}/password", status_code=204)
-def change_password(service: ServiceDep, caller: CallerDep, user_id: IdPath, body: NewPassword) -> None:
+@router.put("/{user_id:id}/password", status_code=204, responses=fails(403, 409, 429))
+def change_password(service: ServiceDep, caller: CallerDep, user_id: Id, body: NewPassword) -> None:
     """One's own password, or, for an ADMIN, anybody's. All sessions of the account end."""
     old, new = Secret(body.old_password.get_secret_value()), Secret(body.new_password.get_secret_value())
     users.change_password(service, caller.user, user_id, old, new)
 
 
-@router.delete("/{user_id}", status_code=204)
-def remove_user(service: ServiceDep, admin: AdminDep, user_id: IdPath) -> None:
+@router.delete("/{user_id:id}", status_code=204, responses=fails(409))
+def remove_user(service: ServiceDep, admin: AdminDep, user_id: Id) -> None:
     """Delete an account. What it did stays in the audit trail."""
     users.remove(service, admin.user.username, user_id)

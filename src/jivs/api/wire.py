@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import secrets
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -12,8 +15,11 @@ LARGEST_HEAD = 32 << 10
 HEAD_SECONDS = 20.0
 """For a head to come whole."""
 
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_TOO_LARGE = (
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"The address and the headers have more than {LARGEST_HEAD} bytes.",
+)
+_TOO_SLOW = (HTTPStatus.REQUEST_TIMEOUT, f"The address and the headers took more than {HEAD_SECONDS:.0f} seconds to come.")
 
 
 class Bounded(HttpToolsProtocol):
@@ -50,10 +56,10 @@ class Bounded(HttpToolsProtocol):
             self._tail = data[-3:] if end < 0 else b""
             self._received += len(data) if end < 0 else end
             if self._received > LARGEST_HEAD:
-                self._refuse(_TOO_LARGE)
+                self._refuse(*_TOO_LARGE)
                 return
             if end < 0 and self._waiting is None:
-                self._waiting = self.loop.call_later(HEAD_SECONDS, self._refuse, _TOO_SLOW)
+                self._waiting = self.loop.call_later(HEAD_SECONDS, self._refuse, *_TOO_SLOW)
         super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -62,7 +68,20 @@ class Bounded(HttpToolsProtocol):
             self._waiting.cancel()
         super().connection_lost(exc)
 
-    def _refuse(self, answer: bytes) -> None:
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
         if not self.transport.is_closing():
-            self.transport.write(answer)
+            self.transport.write(_refusal(status, detail))
             self.transport.close()
+
+
+def _refusal(status: HTTPStatus, detail: str) -> bytes:
+    """A problem, as all errors are; of the request nothing is known yet."""
+    trace = secrets.token_hex(16)
+    kind = f"urn:jivs:problem:{status.name.lower().replace('_', '-')}"
+    said = {"type": kind, "title": status.phrase, "status": status, "detail": detail, "instance": "", "traceId": trace}
+    body = json.dumps(said)
+    head = (
+        f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/problem+json\r\nx-trace-id: {trace}\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return f"{head}{body}".encode()

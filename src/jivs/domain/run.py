@@ -26,13 +26,15 @@ class RunState(StrEnum):
 TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     RunState.PENDING: frozenset({RunState.RUNNING, RunState.PAUSED, RunState.CANCELLED, RunState.FAILED}),
     RunState.RUNNING: frozenset(RunState) - {RunState.RUNNING},
-    RunState.PAUSED: frozenset({RunState.PENDING, RunState.RUNNING, RunState.CANCELLED, RunState.FAILED}),
+    RunState.PAUSED: frozenset(RunState) - {RunState.PAUSED},
     RunState.COMPLETED: frozenset(),
     RunState.INCOMPLETE: frozenset(),
     RunState.FAILED: frozenset(),
     RunState.CANCELLED: frozenset(),
 }
-"""From RUNNING back to PENDING: given back by a worker that is shut down, or to be tried again."""
+"""From RUNNING back to PENDING: given back by a worker that is shut down, or to be tried again. From PAUSED to an end: its
+last batch was done when it was held.
+"""
 
 OPEN = tuple(state for state in RunState if not state.ended)
 """The states of runs that have not ended."""

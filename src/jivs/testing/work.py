@@ -339,6 +339,18 @@ class WorkSuite:
             work.command("r1", Command.RESUME, DEED)
         assert work.settle("r1", again.epoch, RunState.CANCELLED)
 
+    def test_a_run_that_was_done_when_it_was_held_ends_as_it_is(self, make: Make, work: Work) -> None:
+        self.start(work, make())
+        run = work.claim("w", 3)
+        assert run is not None
+        work.command("r1", Command.PAUSE, DEED)
+        work.hold("r1", run.epoch)
+        work.command("r1", Command.STOP, DEED)
+        assert work.settle("r1", run.epoch, RunState.COMPLETED)
+        ended = work.run("r1")
+        assert ended is not None
+        assert (ended.state, ended.order) == (RunState.COMPLETED, Order.GO_ON)
+
     def test_a_run_without_a_living_worker_is_stopped_at_once(self, make: Make, work: Work, clock: FakeClock) -> None:
         self.start(work, make())
         run = work.claim("w", 3)
