@@ -112,7 +112,7 @@ class SqlCatalog:
         ours = sa.exists().where(runs.c.id == run_id, runs.c.epoch == run_epoch)
         free = sa.or_(
             steps.c.state == StepState.READY.value,
-            sa.and_(steps.c.state == StepState.CLAIMED.value, steps.c.lease_until < now),
+            sa.and_(steps.c.state == StepState.CLAIMED.value, steps.c.lease_until < now, steps.c.owner != owner),
         )
         first = (
             sa.select(steps.c.seq)

@@ -19,6 +19,9 @@ from jivs.ports.clock import Clock
 from jivs.ports.work import Event, Kept, Line
 
 _TRIES = 20
+_FARTHEST = 600.0
+"""No run waits longer for another attempt: a later time was written by a clock that has been set since."""
+
 _EVENT_SECONDS = 3600.0
 _MINE = runs.c.extraction_id > 0
 
@@ -31,6 +34,7 @@ class SqlWork:
         self._clock = clock
         self._connections = connections
         self._parallel = parallel
+        self._watched: dict[str, tuple[int, float, float]] = {}
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
@@ -71,10 +75,9 @@ class SqlWork:
 
     # -- claiming -------------------------------------------------------------------------------------------------
 
-    def _silent(self, now: float) -> sa.ColumnElement[bool]:
-        return sa.and_(
-            runs.c.lease_until.is_not(None), runs.c.lease_until < now, runs.c.state == RunState.RUNNING.value, _MINE
-        )
+    @staticmethod
+    def _silent() -> sa.ColumnElement[bool]:
+        return sa.and_(runs.c.lease_until <= _ENDED, runs.c.state == RunState.RUNNING.value, _MINE)
 
     @staticmethod
     def _ready(now: float, full: set[int]) -> sa.ColumnElement[bool]:
@@ -83,14 +86,15 @@ class SqlWork:
             other.c.extraction_id == runs.c.extraction_id,
             other.c.state.in_([RunState.RUNNING.value, RunState.PAUSED.value]),
         )
-        ready = [runs.c.state == "PENDING", _MINE, runs.c.not_before <= now, ~busy]
+        due = sa.or_(runs.c.not_before <= now, runs.c.not_before > now + _FARTHEST)
+        ready = [runs.c.state == "PENDING", _MINE, due, ~busy]
         return sa.and_(*ready, *([runs.c.source_id.not_in(sorted(full))] if full else []))
 
     def waiting(self, limit: int = 100) -> int:
         now = self._now()
         with self._engine.read() as connection:
-            full = {source for source, used, cap, _ in self._usage(connection, now) if not _free(used, cap)}
-            return self._claimable(connection, limit, self._silent(now), self._ready(now, full))
+            full = {source for source, used, cap, _ in self._usage(connection) if not _free(used, cap)}
+            return self._claimable(connection, limit, self._silent(), self._ready(now, full))
 
     @staticmethod
     def _claimable(connection: sa.Connection, limit: int, *conditions: sa.ColumnElement[bool]) -> int:
@@ -103,14 +107,14 @@ class SqlWork:
     def _waiting(self, connection: sa.Connection, now: float, source: int, limit: int) -> int:
         """Runs that could begin if the source had room."""
         here = runs.c.source_id == source
-        return self._claimable(connection, limit, self._silent(now) & here, self._ready(now, set()) & here)
+        return self._claimable(connection, limit, self._silent() & here, self._ready(now, set()) & here)
 
-    def _usage(self, connection: sa.Connection, now: float, source: int = 0) -> list[tuple[int, int, int, int]]:
+    def _usage(self, connection: sa.Connection, source: int = 0) -> list[tuple[int, int, int, int]]:
         """Of each source with runs at work: its id, connections in use, their cap, runs at work."""
         query = (
             sa.select(runs.c.source_id, sa.func.sum(runs.c.connections), sources.c.max_connections, sa.func.count())
             .select_from(runs.join(sources, sources.c.id == runs.c.source_id))
-            .where(runs.c.lease_until >= now, _MINE)
+            .where(runs.c.lease_until > _ENDED, _MINE)
             .group_by(runs.c.source_id, sources.c.max_connections)
         )
         if source:
@@ -121,7 +125,7 @@ class SqlWork:
     def claim(self, owner: str, seconds: float) -> Run | None:
         now = self._now()
         with self._engine.write() as connection:
-            full = {source for source, used, cap, _ in self._usage(connection, now) if not _free(used, cap)}
+            full = {source for source, used, cap, _ in self._usage(connection) if not _free(used, cap)}
             for _ in range(_TRIES):
                 row = self._next(connection, now, full)
                 if row is None:
@@ -152,7 +156,7 @@ class SqlWork:
 
     def _next(self, connection: sa.Connection, now: float, full: set[int]) -> Any:
         for condition, order in (
-            (self._silent(now), [runs.c.seq]),
+            (self._silent(), [runs.c.seq]),
             (self._ready(now, full), [runs.c.priority.desc(), runs.c.seq]),
         ):
             query = sa.select(runs).where(condition).order_by(*order).limit(1).with_for_update(skip_locked=True, of=runs)
@@ -171,7 +175,7 @@ class SqlWork:
         """Connections for a run: its share of what the source has, as many as it wants at most; 0 if too few are free."""
         cap = connection.execute(sa.select(sources.c.max_connections).where(sources.c.id == row["source_id"])).scalar()
         cap = cap or self._connections
-        used, working = next(((used, count) for _, used, _, count in self._usage(connection, now, row["source_id"])), (0, 0))
+        used, working = next(((used, count) for _, used, _, count in self._usage(connection, row["source_id"])), (0, 0))
         if not _free(used, cap):
             return 0
         wanted = (Job.from_json(row["job"]).parallel or self._parallel) + 1
@@ -184,7 +188,7 @@ class SqlWork:
         if has < most:
             self._engine.lock(connection, submission.ON_SOURCE + source)
         others = runs.c.id != row["id"]
-        at_work = sa.and_(runs.c.source_id == source, runs.c.lease_until >= now, _MINE, others)
+        at_work = sa.and_(runs.c.source_id == source, runs.c.lease_until > _ENDED, _MINE, others)
         query = sa.select(sa.func.coalesce(sa.func.sum(runs.c.connections), 0), sa.func.count()).where(at_work)
         used, working = connection.execute(query).one()
         cap = connection.execute(sa.select(sources.c.max_connections).where(sources.c.id == source)).scalar()
@@ -272,7 +276,23 @@ class SqlWork:
     def lost(self, owner_prefix: str) -> int:
         mine = sa.and_(runs.c.lease_until.is_not(None), runs.c.owner.startswith(owner_prefix, autoescape=True), _MINE)
         with self._engine.write() as connection:
-            return connection.execute(runs.update().where(mine).values(lease_until=0.0, connections=0)).rowcount
+            return connection.execute(runs.update().where(mine).values(**_LOST)).rowcount
+
+    def silent(self, seconds: float) -> int:
+        now, watched, ended = self._clock.monotonic(), self._watched, 0
+        with self._engine.read() as connection:
+            leased = sa.select(runs.c.id, runs.c.epoch, runs.c.lease_until).where(runs.c.lease_until > _ENDED, _MINE)
+            found = {id_: (epoch, until) for id_, epoch, until in connection.execute(leased)}
+        self._watched = {
+            id_: (*lease, watched[id_][2] if id_ in watched and watched[id_][:2] == lease else now)
+            for id_, lease in found.items()
+        }
+        for id_, (epoch, until, since) in self._watched.items():
+            if now - since >= seconds:
+                same = sa.and_(runs.c.id == id_, runs.c.epoch == epoch, runs.c.lease_until == until)
+                with self._engine.write() as connection:
+                    ended += connection.execute(runs.update().where(same).values(**_LOST)).rowcount
+        return ended
 
     # -- commanding -----------------------------------------------------------------------------------------------
 
@@ -384,6 +404,10 @@ class SqlWork:
         return len(gone)
 
 
+_ENDED = 0.0
+"""In place of a lease's end, for all clocks: whoever had it has ended, or fell silent."""
+
+_LOST: dict[str, Any] = {"lease_until": _ENDED, "connections": 0}
 _FREE: dict[str, Any] = {"owner": "", "lease_until": None, "connections": 0, "phase": ""}
 
 
