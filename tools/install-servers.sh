@@ -14,6 +14,7 @@ command -v docker-compose > /dev/null || packages+=(docker-compose)
 [ -x /usr/sbin/rabbitmq-server ] || packages+=(rabbitmq-server)
 command -v openssl > /dev/null || packages+=(openssl)
 [ -x /usr/bin/chromium ] || packages+=(chromium)
+command -v ip > /dev/null || packages+=(iproute2)
 command -v cc > /dev/null || packages+=(gcc libc6-dev)
 [ "${1:-}" != soak ] || command -v clang > /dev/null || packages+=(clang)
 [ "${#packages[@]}" -eq 0 ] && exit 0

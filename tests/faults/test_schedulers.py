@@ -25,7 +25,7 @@ from jivs.domain.source import Address
 from jivs.testing.servers import wait_for
 from jivs.testing.service import ServiceProcess
 
-from .test_workers import children, command, kill
+from .scenes import children, command, kill
 
 
 class Scene:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jivs.connectors import _postgresql_types as types
-from jivs.connectors._sql import refuse_duplicates
+from jivs.connectors._sql import CUT_SECONDS, refuse_duplicates
 from jivs.domain.schema import Column, Table, TableKind, TableName, assign_fields
 from jivs.ports.connector import Listing
 
@@ -99,6 +99,15 @@ def qualified(name: TableName) -> str:
     return f"{quote(name.schema)}.{quote(name.name)}"
 
 
+WATCH_WIRE: dict[str, Any] = {
+    "keepalives_idle": CUT_SECONDS - 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": CUT_SECONDS * 1000,
+}
+"""Of a connection, at our end."""
+
+
 def settings(statement_timeout: int, lock_timeout: int) -> dict[str, str | int]:
     """What the meaning of text in both directions depends on, whatever the role, database or server was set to."""
     return {
@@ -112,6 +121,9 @@ def settings(statement_timeout: int, lock_timeout: int) -> dict[str, str | int]:
         "row_security": "off",
         "default_transaction_read_only": "on",
         "idle_in_transaction_session_timeout": 0,
+        "tcp_keepalives_idle": 10,
+        "tcp_keepalives_interval": 5,
+        "tcp_keepalives_count": 3,
         "statement_timeout": statement_timeout,
         "lock_timeout": lock_timeout,
         "synchronize_seqscans": "off",

@@ -22,8 +22,27 @@ from jivs.ports.metrics import PoolUse
 
 _POLL_SECONDS = 0.2
 _MOST_ESTIMATES = 20_000
+CUT_SECONDS = 25
+"""A server of which nothing is heard for so long, although it was asked for a sign of life, is gone."""
+
 Connection = TypeVar("Connection")
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def watch_wire(sock: socket.socket) -> None:
+    """Let the system ask a server that is silent for a sign of life, and end the connection where none comes within
+    ``CUT_SECONDS``: when a wire is cut, nobody else tells.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        "TCP_KEEPIDLE": CUT_SECONDS - 15,
+        "TCP_KEEPINTVL": 5,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": CUT_SECONDS * 1000,
+    }
+    for name, value in options.items():
+        if hasattr(socket, name):  # Linux has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class Connections(Generic[Connection]):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jivs.connectors import _mysql_types as types
 from jivs.connectors._mysql_catalog import Catalog, Described, qualified, quote
 from jivs.connectors._mysql_read import chunk, leave, literals, pages, refuse_larger, stream, stream_compiled, weight
-from jivs.connectors._sql import Connections, OneByOne, even_edges, parse_options, query_listings, redact, single
+from jivs.connectors._sql import Connections, OneByOne, even_edges, parse_options, query_listings, redact, single, watch_wire
 from jivs.domain.fingerprint import Fingerprint
 from jivs.domain.plan import Bounds
 from jivs.domain.schema import INTEGERS, Table, TableKind, TableName
@@ -160,6 +160,7 @@ class _Session(OneByOne):
             **given,
         )
         connection.connect(self._socket() if self._pace.rate or address.pinned else None)
+        watch_wire(connection._sock)  # noqa: SLF001 - the driver offers no other way
         return connection
 
     def _socket(self) -> socket.socket:

@@ -108,10 +108,8 @@ class _Session(OneByOne):
                 password=address.password.reveal() or None,
                 connect_timeout=options.connect_timeout,
                 client_encoding="UTF8",
-                keepalives_idle=30,
-                keepalives_interval=10,
-                keepalives_count=3,
                 autocommit=True,
+                **catalog.WATCH_WIRE,
                 **given,
             )
         except psycopg.Error as error:

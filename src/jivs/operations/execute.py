@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -26,7 +27,10 @@ from jivs.ports.service import Service
 from jivs.transfer.throttle import Throttle
 
 LEASE_SECONDS = 3.0
-"""Another worker takes a run over when its worker was silent for so long."""
+"""A worker that could not renew its lease for so long stops."""
+
+LETTING_GO_SECONDS = 1.0
+"""So much longer it has to let go of the source. Then its process ends, and another worker takes the run over."""
 
 _BEAT_SECONDS = 1.0
 _LONGEST_WAIT = 300.0
@@ -87,13 +91,16 @@ class _Telling(Progress):
 
 
 class Execution:
-    """One claimed run. ``drain`` is set by whoever wants the worker to end."""
+    """One claimed run. ``drain`` is set by whoever wants the worker to end; ``leave`` ends the process at once."""
 
-    def __init__(self, service: Service, run: Run, drain: threading.Event, hold_seconds: float) -> None:
+    def __init__(
+        self, service: Service, run: Run, drain: threading.Event, hold_seconds: float, leave: Callable[[], None]
+    ) -> None:
         self._service = service
         self._run = run
         self._drain = drain
         self._hold_seconds = hold_seconds
+        self._leave = leave
         self._job = Job.from_json(run.job)
         self._gate = Gate()
         self._room = Room(run.connections)
@@ -104,6 +111,7 @@ class Execution:
         self._pace = Throttle(0, service.clock)
         self._rate = 0
         self._ended = threading.Event()
+        self._renewed = service.clock.monotonic()
 
     def run(self) -> RunState | None:
         """Execute it; the state that it was left in, None if another worker has it now."""
@@ -115,12 +123,15 @@ class Execution:
             if state is RunState.FAILED:
                 span.fail(state.value)
         if state is not None and state.ended and run.started_at is not None:
-            app.metrics.run_ended(run.kind, state, (self._service.clock.now() - run.started_at).total_seconds())
+            seconds = (self._service.clock.now() - run.started_at).total_seconds()
+            app.metrics.run_ended(run.kind, state, max(0.0, seconds))  # somebody may have set the clock
         return state
 
     def _execute(self) -> RunState | None:
         keeper = threading.Thread(target=logs.carried(self._keep), name="keeper", daemon=True)
+        watcher = threading.Thread(target=logs.carried(self._watch), name="lease", daemon=True)
         keeper.start()
+        watcher.start()
         try:
             state, message, retry_at = self._work()
         except FencedError:
@@ -128,6 +139,7 @@ class Execution:
         finally:
             self._ended.set()
             keeper.join()
+            watcher.join()
             self._gate.stop()
         return self._settle(state, message, retry_at)
 
@@ -261,24 +273,35 @@ class Execution:
 
     def _keep(self) -> None:
         clock = self._service.clock
-        began = renewed = clock.monotonic()
+        began = clock.monotonic()
         held: float | None = None
-        while not self._ended.wait(_BEAT_SECONDS):
+        while not self._ended.wait(_BEAT_SECONDS) and self._why is not Why.SILENT:
+            beat = clock.monotonic()
             try:
                 held = self._beat(held)
-                renewed = clock.monotonic()
+                self._renewed = beat
             except FencedError:
                 self._stop(Why.SILENT)
                 return
             except JivsError as error:
                 _LOG.info("Run %s: %s", self._run.id, error.message)
-                if clock.monotonic() - renewed > LEASE_SECONDS:
-                    self._stop(Why.SILENT)
-                    return
             if self._drain.is_set():
                 self._stop(Why.DRAINED)
             if 0 < self._job.timeout_seconds < clock.monotonic() - began and held is None:
                 self._stop(Why.TIMEOUT)
+
+    def _watch(self) -> None:
+        """Stop when the lease is over, also while its renewal waits for a catalog that does not answer. What reads may wait
+        for it too, with its connections to the source open, which are no longer this run's: then the process ends.
+        """
+        clock = self._service.clock
+        while (left := self._renewed + LEASE_SECONDS - clock.monotonic()) > 0:
+            if self._ended.wait(left):
+                return
+        self._stop(Why.SILENT)
+        if not self._ended.wait(LETTING_GO_SECONDS):
+            _LOG.warning("Run %s: %s. This process ends.", self._run.id, Why.SILENT.value)
+            self._leave()
 
     def _beat(self, held: float | None) -> float | None:
         """Renew the lease, and do as was ordered; since when the run is held, if it is. Raises FencedError."""

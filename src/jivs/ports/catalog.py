@@ -46,7 +46,7 @@ class Catalog(Protocol):
         """Record partitions as READY (or as DONE); those already known stay as they are, unless ``done``."""
 
     def claim_step(self, run_id: str, owner: str, seconds: float, *, run_epoch: int) -> Step | None:
-        """Take one READY partition, or one whose lease has expired, in the order they were added.
+        """Take one READY partition, or one of another owner whose lease has expired, in the order they were added.
 
         None if there is none, or if the run has another owner by now (``run_epoch`` is not its newest).
         """

@@ -50,7 +50,9 @@ class Work(Protocol):
     """Each call is one short transaction. A change of a run's state is an event in the same transaction, and so is the deed
     of whoever asked for it.
 
-    A run is at work while its lease lasts; its worker's connections count against the cap of its source until then.
+    A run is at work while its lease lasts; its worker's connections count against the cap of its source until then. That is
+    until somebody has seen it unchanged for too long (``silent``) or knows that its process has ended (``lost``), on no
+    wall's clock: clocks that differ or are set take no lease away, and keep none with the dead.
     """
 
     def submit(self, extraction: Extraction, run_id: str, archive: str, actor: str, deed: Deed) -> Run:
@@ -112,6 +114,11 @@ class Work(Protocol):
 
     def lost(self, owner_prefix: str) -> int:
         """The processes whose owner's name begins so have ended: their leases end now. How many."""
+
+    def silent(self, seconds: float) -> int:
+        """End the leases that nobody renewed for so long while this process watched, by its monotonic clock. How many. To be
+        called at least as often as leases are renewed.
+        """
 
     def log(self, run: Run, lines: Iterable[tuple[datetime, str, str]]) -> None:
         """Add lines (time, level, message) to a run's log."""

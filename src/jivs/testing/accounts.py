@@ -128,7 +128,11 @@ class AccountsSuite:
         self._refresh(accounts, user.id, "one", now + 10)
         accounts.end_session("", "t1", now + 10, deed())
         assert accounts.sweep() == 0
-        clock.advance(11)
+        clock.jump(86_400)
+        assert accounts.sweep() == 0
+        clock.jump(-86_400)
+        assert accounts.is_revoked("t1"), "also after somebody had set the clock"
+        clock.advance(11 + 7 * 86_400)
         assert accounts.sweep() == 2
         assert not accounts.is_revoked("t1")
 

@@ -1,4 +1,4 @@
-"""A real ``jivs serve`` on a free port of loopback, with a state folder of its own."""
+"""A real ``jivs serve`` or ``jivs worker`` on free ports of loopback, with a state folder of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -16,11 +16,14 @@ import httpx
 
 class ServiceProcess:
     """Use as a context manager. ``password`` is that of the first user, if this start made one. Unless ``settings`` say
-    otherwise, its ports are free ones and it opens few connections.
+    otherwise, its ports are free ones and it opens few connections. ``arguments`` of ``jivs``: ``serve`` if none are given.
+    ``inside``: a command that starts another where that is to live.
     """
 
-    def __init__(self, state: Path, **settings: str) -> None:
+    def __init__(self, state: Path, *arguments: str, inside: Sequence[str] = (), **settings: str) -> None:
         self.state = state
+        self._inside = list(inside)
+        self._arguments = list(arguments or ("serve", "--port", "0"))
         self.url = ""
         self.management = ""
         self.password = ""
@@ -44,11 +47,9 @@ class ServiceProcess:
     def start(self) -> None:
         """Start it and wait until it listens. Raises RuntimeError with what it printed if it ends instead."""
         given = [f"{name}={value}" for name, value in self._settings.items()]
-        self._process = subprocess.Popen(
-            ["env", f"XDG_STATE_HOME={self.state}", *given, sys.executable, "-m", "jivs", "serve", "--port", "0"],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = ["env", f"XDG_STATE_HOME={self.state}", *given, sys.executable, "-m", "jivs", *self._arguments]
+        self._process = subprocess.Popen([*self._inside, *command], stderr=subprocess.PIPE, text=True)
+        worker = self._arguments == ["worker"]
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self.printed.append(line)
@@ -58,6 +59,7 @@ class ServiceProcess:
                 self.management = match[1]
             if match := re.search(r'JiVS is at (http[^\s"]+)', line):
                 self.url = match[1]
+            if match or (worker and self.management):
                 threading.Thread(target=self._listen, daemon=True).start()
                 return
         raise RuntimeError("".join(self.printed))

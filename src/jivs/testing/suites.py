@@ -314,6 +314,7 @@ class CatalogSuite:
         assert first is not None
         assert catalog.claim_step(run, "two", 5, run_epoch=0) is None
         clock.advance(6)
+        assert catalog.claim_step(run, "one", 5, run_epoch=0) is None, "nobody takes what is his own"
         second = catalog.claim_step(run, "two", 5, run_epoch=0)
         assert second is not None
         assert second.epoch > first.epoch

@@ -254,10 +254,15 @@ class WorkSuite:
     def test_a_silent_worker_is_replaced_and_fenced(self, make: Make, work: Work, clock: FakeClock) -> None:
         self.start(work, make())
         first = work.claim("w1", 3)
-        clock.advance(4)
-        assert work.waiting() == 1
-        second = work.claim("w2", 3)
+        assert work.silent(3) == 0
+        clock.advance(2)
         assert first is not None
+        assert work.keep("r1", first.epoch, 3, Counts(), "") is not None
+        clock.advance(2)
+        assert (work.silent(3), work.waiting()) == (0, 0)
+        clock.advance(3)
+        assert (work.silent(3), work.waiting()) == (1, 1)
+        second = work.claim("w2", 3)
         assert second is not None
         assert (second.id, second.epoch, second.failures) == ("r1", 2, 1)
         assert work.keep("r1", first.epoch, 3, Counts(), "") is None
@@ -267,12 +272,38 @@ class WorkSuite:
         ):
             with pytest.raises(FencedError):
                 act()
+        work.silent(3)
         clock.advance(4)
+        assert work.silent(3) == 1
         assert work.claim("w3", 3) is None  # two attempts are what the job has
         run = work.run("r1")
         assert run is not None
         assert (run.state, run.owner) == (RunState.FAILED, "")
         assert "2 times" in run.message
+
+    def test_a_clock_that_is_set_takes_no_lease_and_keeps_none(self, make: Make, work: Work, clock: FakeClock) -> None:
+        self.start(work, make("one"), "r1")
+        self.start(work, make("two"), "r2")
+        run = work.claim("w1", 3)
+        assert run is not None
+        work.settle("r1", run.epoch, RunState.PENDING, "no answer", retry_at=clock.now().timestamp() + 10)
+        run = work.claim("w1", 3)
+        assert run is not None
+        assert (run.id, work.silent(3)) == ("r2", 0)
+        for jump in (36_000, -72_000):
+            clock.jump(jump)
+            clock.advance(2)
+            assert work.silent(3) == 0
+            assert work.keep("r2", run.epoch, 3, Counts(), "") is not None
+        again = work.claim("w2", 3)
+        assert again is not None
+        assert again.id == "r1", "its time comes although the clock that told it was wrong"
+        work.silent(3)
+        clock.advance(3)
+        assert work.silent(3) == 2
+        taken = work.claim("w3", 3)
+        assert taken is not None
+        assert taken.id == "r2", "r1 has used up its attempts"
 
     def test_lost_processes_lose_their_leases_at_once(self, make: Make, work: Work) -> None:
         self.start(work, make("one"), "r1")

@@ -24,6 +24,8 @@ from jivs.ports.service import Service
 _LOG = logging.getLogger(__name__)
 _UNREACHABLE_SECONDS = 1.0
 _NICENESS = 10
+_CUT_OFF = 75
+"""The exit code of a process that could neither renew its lease nor stop."""
 
 
 def main() -> int:
@@ -77,7 +79,7 @@ def _work(service: Service, drain: threading.Event, hold_seconds: float) -> None
         if run is None:
             return
         _LOG.info("Run %s of extraction %s begins", run.id, run.extraction_id)
-        state = Execution(service, run, drain, hold_seconds).run()
+        state = Execution(service, run, drain, hold_seconds, lambda: os._exit(_CUT_OFF)).run()
         _LOG.info("Run %s: %s", run.id, state.value if state else "another worker has it")
 
 

@@ -13,10 +13,11 @@ import time
 from contextlib import suppress
 
 from jivs.errors import JivsError
+from jivs.operations.execute import LEASE_SECONDS, LETTING_GO_SECONDS
 from jivs.ports.service import Service
 
 _LOG = logging.getLogger(__name__)
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.5
 _DEAF_SECONDS = 0.25
 _WARM = 2
 _IDLE_SECONDS = 60.0
@@ -103,7 +104,10 @@ class Dispatcher:
         """Wake as many idle children as there are runs to claim, and start new ones where there are too few."""
         idle = [child for child in self._children if child.idle_since is not None]
         try:
-            waiting = self._service.work().waiting(self._size)
+            work = self._service.work()
+            if work.silent(LEASE_SECONDS + LETTING_GO_SECONDS):
+                _LOG.warning("A worker somewhere fell silent; what it was at goes on elsewhere.")
+            waiting = work.waiting(self._size)
         except JivsError as error:
             _LOG.warning("The catalog cannot be asked for work: %s", error.message)
             self._ended.wait(_DEAF_SECONDS)

@@ -25,6 +25,8 @@ _ADMINISTERING = 0x6A697663
 _KEY_SECONDS = 86_400.0
 _ANSWER_SECONDS = 60.0
 _STAMP_SECONDS = 1.0
+_CLOCK_SECONDS = 7 * 86_400.0
+"""A clock that was set wrongly by less than this has done no harm when it is right again."""
 
 
 class SqlAccounts:
@@ -214,10 +216,10 @@ class SqlAccounts:
             return connection.execute(query).first() is not None
 
     def sweep(self) -> int:
-        now = self._now()
+        long_ago = self._now() - _CLOCK_SECONDS  # or a token would be good again when the clock is set back
         with self._engine.write() as connection:
             return sum(
-                connection.execute(table.delete().where(table.c.expires_at < now)).rowcount
+                connection.execute(table.delete().where(table.c.expires_at < long_ago)).rowcount
                 for table in (refresh_tokens, revoked_tokens)
             )
 

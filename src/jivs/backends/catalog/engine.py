@@ -27,6 +27,10 @@ _MIGRATING = 0x6A697673
 """The advisory lock of whoever migrates."""
 
 _FROZEN_MS = 3_000
+_CUT_MS = 10_000
+"""A server that acknowledges nothing for so long is gone, whatever the wire says; a transaction in which nothing happens for
+so long is ended by the server, and with it its locks. Each of ours is short.
+"""
 
 APPLICATION = "jivs catalog"
 """What PostgreSQL calls our connections."""
@@ -36,6 +40,8 @@ _MOST_OF_SQLITE = 16
 """One connection writes at a time, and readers beyond a few per core gain nothing; each costs descriptors and a cache."""
 
 _KEPT = 4
+_FULL = ("disk is full", "No space left on device")
+"""As SQLite and PostgreSQL say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +80,7 @@ class Engine:
                 pool_pre_ping=not self._sqlite,
                 hide_parameters=True,
             )
-            if self._sqlite:
-                sa.event.listen(self._engine, "connect", _prepare)
+            sa.event.listen(self._engine, "connect", _prepare if self._sqlite else _bound)
             self._migrate()
         if least:
             threading.Thread(target=self._fill, args=(least,), name="pool", daemon=True).start()
@@ -149,8 +154,11 @@ class Engine:
                 detail=type(error).__name__,
             ) from error
         except (sa.exc.OperationalError, sa.exc.InterfaceError, OSError) as error:
+            reason = _reason(error)
+            full = any(sign in reason for sign in _FULL)
+            act = "free some space" if full else "check that it is there, or set DATABASE_URL"
             raise UnreachableError(
-                f"The catalog {self.shown} {what}: {_reason(error)}. Check that it is there, or set DATABASE_URL.",
+                f"The catalog {self.shown} {what}: {reason}. To go on, {act}.",
                 detail=type(error).__name__,
             ) from error
         except sa.exc.DatabaseError as error:
@@ -241,6 +249,10 @@ def _postgresql_url(address: Address, seconds: float) -> sa.URL:
         query={
             "connect_timeout": str(max(2, round(seconds))),
             "fallback_application_name": APPLICATION,
+            "tcp_user_timeout": str(_CUT_MS),
+            "keepalives_idle": "5",
+            "keepalives_interval": "2",
+            "keepalives_count": "3",
             **address.options,
         },
     )
@@ -258,6 +270,16 @@ def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     for pragma in (f"busy_timeout={_BUSY_MS}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _bound(connection: Any, _record: Any) -> None:
+    """Let PostgreSQL notice, too, that the wire was cut: nobody would tell it, and it would keep locks for two hours."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SET idle_in_transaction_session_timeout = {_CUT_MS}; SET tcp_keepalives_idle = 5; "
+            "SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+        )
+    connection.commit()
 
 
 def _version(connection: sa.Connection) -> str | None:

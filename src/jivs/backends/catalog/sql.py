@@ -21,8 +21,11 @@ _RUN, _NOW = parameter("run", sa.String), parameter("now", sa.Float)
 
 def _claim() -> sa.UpdateBase:
     """Takes the first partition that nobody has, for the owner of the run."""
+    owner = parameter("owner", sa.Text)
     ours = sa.exists().where(runs.c.id == _RUN, runs.c.epoch == parameter("run_epoch", sa.Integer))
-    free = sa.or_(steps.c.state == "READY", sa.and_(steps.c.state == "CLAIMED", steps.c.lease_until < _NOW))
+    free = sa.or_(
+        steps.c.state == "READY", sa.and_(steps.c.state == "CLAIMED", steps.c.lease_until < _NOW, steps.c.owner != owner)
+    )
     first = (
         sa.select(steps.c.seq)
         .where(steps.c.run_id == _RUN, steps.c.state.in_(["READY", "CLAIMED"]), free, ours)
@@ -33,7 +36,7 @@ def _claim() -> sa.UpdateBase:
     )
     taken = {
         "state": sa.literal("CLAIMED"),
-        "owner": parameter("owner", sa.Text),
+        "owner": owner,
         "epoch": steps.c.epoch + 1,
         "attempts": steps.c.attempts + 1,
         "lease_until": parameter("until", sa.Float),

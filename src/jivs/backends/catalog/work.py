@@ -21,16 +21,22 @@ from jivs.ports.clock import Clock
 from jivs.ports.work import Event, Kept, Line
 
 _TRIES = 20
+_FARTHEST = 600.0
+"""No run waits longer for another attempt: a later time was written by a clock that has been set since."""
+
 _EVENT_SECONDS = 3600.0
 _MOST_WAITING = 1000
+_ENDED = 0.0
+"""In place of a lease's end, for all clocks: whoever had it has ended, or fell silent."""
+
 _MINE = runs.c.extraction_id > 0
 _NOW = parameter("now", sa.Float)
 _OTHER = runs.alias()
-_SILENT = sa.and_(runs.c.lease_until.is_not(None), runs.c.lease_until < _NOW, runs.c.state == "RUNNING", _MINE)
+_SILENT = sa.and_(runs.c.lease_until <= _ENDED, runs.c.state == "RUNNING", _MINE)
 _READY = sa.and_(
     runs.c.state == "PENDING",
     _MINE,
-    runs.c.not_before <= _NOW,
+    sa.or_(runs.c.not_before <= _NOW, runs.c.not_before > _NOW + _FARTHEST),
     ~sa.exists().where(_OTHER.c.extraction_id == runs.c.extraction_id, _OTHER.c.state.in_(["RUNNING", "PAUSED"])),
 )
 _IN_TURN = (runs.c.priority.desc(), runs.c.seq)
@@ -55,7 +61,7 @@ def _facts() -> sa.Select[Any]:
     another run of the same extraction is at it.
     """
     own, run_id = parameter("source", sa.BigInteger), parameter("run", sa.String)
-    at_work = (_OTHER.c.source_id == own, _OTHER.c.lease_until >= _NOW, _OTHER.c.extraction_id > 0, _OTHER.c.id != run_id)
+    at_work = (_OTHER.c.source_id == own, _OTHER.c.lease_until > _ENDED, _OTHER.c.extraction_id > 0, _OTHER.c.id != run_id)
     working = sa.select(
         sa.func.coalesce(sa.func.sum(_OTHER.c.connections), 0).label("used"), sa.func.count().label("working")
     )
@@ -91,6 +97,7 @@ class SqlWork:
         self._clock = clock
         self._connections = connections
         self._parallel = parallel
+        self._watched: dict[str, tuple[int, float, float]] = {}
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
@@ -134,16 +141,16 @@ class SqlWork:
     def waiting(self, limit: int = 100) -> int:
         now = self._now()
         with self._engine.read() as connection:
-            elsewhere = runs.c.source_id.not_in(sorted(self._full(connection, now)))
+            elsewhere = runs.c.source_id.not_in(sorted(self._full(connection)))
             both = sa.select(_few(_SILENT & elsewhere, limit) + _few(_READY & elsewhere, limit))
             return min(connection.execute(both, {"now": now}).scalar_one(), limit)
 
-    def _full(self, connection: sa.Connection, now: float) -> set[int]:
+    def _full(self, connection: sa.Connection) -> set[int]:
         """The sources on which no run can begin."""
         query = (
             sa.select(runs.c.source_id, sa.func.sum(runs.c.connections), sources.c.max_connections)
             .select_from(runs.join(sources, sources.c.id == runs.c.source_id))
-            .where(runs.c.lease_until >= now, _MINE)
+            .where(runs.c.lease_until > _ENDED, _MINE)
             .group_by(runs.c.source_id, sources.c.max_connections)
         )
         found = connection.execute(query).all()
@@ -164,7 +171,7 @@ class SqlWork:
                     continue
                 granted = self._grant(connection, row, now, silent=silent)
                 if not granted:
-                    full |= {row["source_id"], *self._full(connection, now)}
+                    full |= {row["source_id"], *self._full(connection)}
                     continue
                 taken = {
                     "state": RunState.RUNNING.value,
@@ -183,9 +190,7 @@ class SqlWork:
 
     def _next(self, connection: sa.Connection, now: float, full: set[int]) -> Any:
         if not full:
-            return (
-                _NEXT_SILENT(connection, now=now).mappings().first() or _NEXT_READY(connection, now=now).mappings().first()
-            )
+            return _NEXT_SILENT(connection).mappings().first() or _NEXT_READY(connection, now=now).mappings().first()
         elsewhere = runs.c.source_id.not_in(sorted(full))
         for query in (_first(_SILENT & elsewhere, runs.c.seq), _first(_READY & elsewhere, *_IN_TURN)):
             row = connection.execute(query, {"now": now}).mappings().first()
@@ -245,7 +250,7 @@ class SqlWork:
         now = self._now()
         with self._engine.write() as connection:
             before = _LOCKED(connection, run=run_id).mappings().first()
-            if before is None or before["epoch"] != epoch or before["lease_until"] is None:
+            if before is None or before["epoch"] != epoch or not (before["lease_until"] or _ENDED) > _ENDED:
                 return None
             values = {**_counted(counts), "phase": phase}
             has = min(taken or before["connections"], before["connections"])
@@ -297,7 +302,23 @@ class SqlWork:
     def lost(self, owner_prefix: str) -> int:
         mine = sa.and_(runs.c.lease_until.is_not(None), runs.c.owner.startswith(owner_prefix, autoescape=True), _MINE)
         with self._engine.write() as connection:
-            return connection.execute(runs.update().where(mine).values(lease_until=0.0, connections=0)).rowcount
+            return connection.execute(runs.update().where(mine).values(**_LOST)).rowcount
+
+    def silent(self, seconds: float) -> int:
+        now, watched, ended = self._clock.monotonic(), self._watched, 0
+        with self._engine.read() as connection:
+            leased = sa.select(runs.c.id, runs.c.epoch, runs.c.lease_until).where(runs.c.lease_until > _ENDED, _MINE)
+            found = {id_: (epoch, until) for id_, epoch, until in connection.execute(leased)}
+        self._watched = {
+            id_: (*lease, watched[id_][2] if id_ in watched and watched[id_][:2] == lease else now)
+            for id_, lease in found.items()
+        }
+        for id_, (epoch, until, since) in self._watched.items():
+            if now - since >= seconds:
+                same = sa.and_(runs.c.id == id_, runs.c.epoch == epoch, runs.c.lease_until == until)
+                with self._engine.write() as connection:
+                    ended += connection.execute(runs.update().where(same).values(**_LOST)).rowcount
+        return ended
 
     # -- commanding -----------------------------------------------------------------------------------------------
 
@@ -409,6 +430,7 @@ class SqlWork:
         return len(gone)
 
 
+_LOST: dict[str, Any] = {"lease_until": _ENDED, "connections": 0}
 _FREE: dict[str, Any] = {"owner": "", "lease_until": None, "connections": 0, "phase": ""}
 
 

@@ -1,0 +1,68 @@
+"""The clock on the wall is set by hours while four runs are in flight: no lease is lost, no run is held, no time comes twice."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+
+from jivs.testing.wall import WallClock
+
+from .scenes import kill, scene
+
+HOUR = 3600
+
+
+def test_the_services_clock_jumps_to_and_fro(tmp_path: Path, database: Path) -> None:
+    clock = WallClock(tmp_path)
+    with scene(tmp_path, database, pace=60_000, **clock.settings) as at:
+        first = at.api.headers["Authorization"]
+        at.start(flying=4)
+        clock.set(5 * HOUR)
+        assert at.api.get("/api/v1/auth/me").status_code == 401, "the session is over by this clock"
+        at.log_in()
+        assert at.api.post("/api/v1/auth/logout").status_code == 204
+        ended = at.api.headers["Authorization"]
+        at.log_in()
+        time.sleep(2)  # some turns of whoever looks for silent workers
+        clock.set(-5 * HOUR)
+        time.sleep(2)
+        assert at.api.get("/api/v1/auth/me").status_code == 200
+        assert at.api.get("/api/v1/auth/me", headers={"Authorization": ended}).status_code == 401, "it was ended"
+        assert at.api.get("/api/v1/auth/me", headers={"Authorization": first}).status_code == 200
+        assert [run["failures"] for run in at.runs()] == [0, 0, 0, 0], "nobody lost a lease"
+        kill(at.workers()[0])
+        at.wait(lambda runs: any(run["failures"] for run in runs), 20)
+        at.all_end_well()
+        assert sum(run["failures"] for run in at.runs()) == 1
+
+
+def test_workers_whose_clocks_differ_by_hours(tmp_path: Path, database: Path, pg: str) -> None:
+    """One of two jumps ahead and back; when the other dies, with its machine, its runs are taken over all the same."""
+    clock = WallClock(tmp_path)
+    beside = [{"settings": clock.settings}, {}]
+    given = {"EXTRACTION_MAX_PARALLEL_JOBS": "3"}
+    with scene(tmp_path, database, catalog=pg, beside=beside, pace=80_000, **given) as at:
+        body = {"name": "s", "extractionId": int(at.paths[0].rsplit("/", 1)[1]), "cron": "@yearly", "missedRuns": "RUN_ONCE"}
+        assert at.api.post("/api/v1/schedules", json=body).status_code == 201
+        at.start(flying=4)
+        clock.set(5 * HOUR)
+        time.sleep(3.5)
+        clock.set(-5 * HOUR)
+        time.sleep(1)
+        assert [run["failures"] for run in at.runs()] == [0, 0, 0, 0], "nobody lost a lease"
+        machine = at.beside[1]
+        lost = at.workers_of(machine)
+        assert lost
+        for pid in (machine.process.pid, *at.dispatchers(machine), *lost):
+            kill(pid)
+        machine.process.wait()
+        at.all_end_well()
+        assert sum(run["failures"] for run in at.runs()) == len(lost)
+        with psycopg.connect(pg) as connection:
+            row = connection.execute("select count(*) from runs where actor like 'schedule:%'").fetchone()
+            assert row == (0,), "no time has come"
+            soon = datetime.now(UTC) + timedelta(days=1)
+            assert connection.execute("select next_run_at > %s from schedules", (soon.timestamp(),)).fetchone() == (True,)
