@@ -134,7 +134,7 @@ def test_a_message_that_comes_when_the_wait_is_over_goes_back(empty: RabbitServe
     late = 0
     for number in range(200):
         bell.publish(f"r{number}")
-        if ear.wait(random.uniform(0, 0.01)) is None:
+        if ear.wait(random.uniform(0, 0.002)) is None:
             late += 1
             time.sleep(0.01)
             assert not ear._heard
