@@ -20,6 +20,9 @@ _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _DEAF_SECONDS = 0.25
 _WARM = 2
+_SPARE = 1
+"""Processes without a run: should one be killed, its run goes on at once, and not after another has started."""
+
 _IDLE_SECONDS = 60.0
 _RESPAWN_SECONDS = 1.0
 _DRAIN_SECONDS = 25.0
@@ -116,7 +119,7 @@ class Dispatcher:
             child.wake()
         busy = len(self._children) - len(idle) + min(waiting, len(idle))
         (self._room.set if busy < self._size else self._room.clear)()
-        wanted = max(len(self._children) + max(0, waiting - len(idle)), min(_WARM, self._size))
+        wanted = max(len(self._children) + max(0, waiting - len(idle)), busy + _SPARE, _WARM)
         if time.monotonic() >= self._spawn_after:
             for _ in range(min(wanted, self._size) - len(self._children)):
                 self._spawn()

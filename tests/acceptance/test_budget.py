@@ -1,0 +1,40 @@
+"""What a request costs the process that answers: processor time, which other work on the machine hardly changes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from jivs.testing.service import ServiceProcess
+
+API = "/api/v1/extractions"
+MOST = 0.0012
+"""Seconds of CPU: docs/benchmarks-service.md has a third of it, measured on a machine with nothing else to do."""
+
+
+def spent(pid: int) -> float:
+    """CPU seconds of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_request_costs_about_a_millisecond_at_most(tmp_path: Path) -> None:
+    """Five lists, four gets and a create, as the load of the benchmark has them."""
+    with sqlite3.connect(tmp_path / "s.db") as database:
+        database.execute("create table t (id)")
+    with ServiceProcess(tmp_path / "state", JIVS_FILE_ROOTS=str(tmp_path)) as service, service.client() as api:
+        source = api.post("/api/v1/sources", json={"name": "s", "url": f"sqlite:///{tmp_path}/s.db"}).json()["id"]
+        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+        [pid] = [int(one) for one in children if "jivs.api" in Path(f"/proc/{one}/cmdline").read_text().split("\0")]
+        asked = 0
+        for number in range(250):
+            if number == 50:  # the first ones fill caches
+                before, asked = spent(pid), 0
+            made = api.post(API, json={"name": f"x{number}", "sourceId": source})
+            assert made.status_code == 201
+            answers = [api.get(API, params={"limit": 20, "cursor": number}) for _ in range(5)]
+            answers += [api.get(made.headers["Location"]) for _ in range(4)]
+            assert {answer.status_code for answer in answers} == {200}
+            asked += 1 + len(answers)
+        assert (spent(pid) - before) / asked <= MOST
