@@ -197,7 +197,7 @@ def test_what_is_no_sound_backup_is_refused_and_nothing_changes(lite: Place, sav
         "not as long": (whole[:-100], 3),
         "not as long as": (whole + b"x", 3),
         "checksum": (header + rest[:5000] + bytes([rest[5000] ^ 1]) + rest[5001:], 3),
-        "upgrade JiVS": (header.replace(b'"schema": "0005"', b'"schema": "9999"') + rest, 2),
+        "upgrade JiVS": (header.replace(f'"schema": "{tables.HEAD}"'.encode(), b'"schema": "9999"') + rest, 2),
         "newer JiVS": (header.replace(b'"format": 1', b'"format": 7') + rest, 2),
         "set DATABASE_URL": (
             header.replace(b'"sqlite"', b'"postgresql"').replace(b" " * 8 + b"\n", b" " * 4 + b"\n") + rest,

@@ -41,7 +41,7 @@ def limit(*, seconds: int, threads: int, memory: int, written: int) -> None:
     signal.alarm(seconds + 1)
 
 
-def confine(data: str) -> bool:
+def confine(*data: str) -> bool:
     """From here on this thread, and those that it starts, open files below ``data`` and Python's own for reading, and
     nothing else: no file to write, no connection over TCP, no signal to another process. False where there is no Landlock.
     """
@@ -54,7 +54,7 @@ def confine(data: str) -> bool:
     handled = struct.pack(f"={len(fields)}Q", *fields)
     rules = libc.syscall(_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), ctypes.c_uint32(0))
     _check(rules)
-    for path in (data, *_SYSTEM):
+    for path in (*data, *_SYSTEM):
         _allow(libc, rules, path, _READ_FILE)
     for path in filter(os.path.isdir, sys.path):
         _allow(libc, rules, path, _READ_FILE | _READ_DIR)

@@ -1,13 +1,15 @@
-"""``python -m jivs.api.query_child DESCRIPTOR``: one query in a process of its own, whose result goes to a file.
+"""``python -m jivs.api.query_child OUT [WIRE]``: one query in a process of its own, whose result goes to a file.
 
 The job comes on standard input: the archive's folder, the views, the SQL, and the limits. The process has no secrets:
-none in its environment, and what it opens are the files of the archive.
+none in its environment, and what it opens are the files of the archive. Those of an archive in an object store it asks of
+its parent, over the socket ``WIRE``. Both are descriptors.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from typing import Any, BinaryIO, TextIO
 import duckdb
 
 from jivs.api import cage
-from jivs.api.files import ArchiveFiles, place
+from jivs.api.files import FarFiles, NearFiles, place
 from jivs.api.rows import LARGEST, Form, Rows
 from jivs.archive import sql
 from jivs.errors import DamagedError, JivsError, OverLimitError, StoreError, UsageError
@@ -84,8 +86,14 @@ def _run(job: dict[str, Any], out: BinaryIO, began: float) -> dict[str, Any]:
         pa.set_cpu_count(1)
     cage.limit(seconds=job["seconds"], threads=_THREADS, memory=job["memory"], written=LARGEST + (8 << 20))
     views = [sql.View(**view) for view in job["views"]]
-    files = ArchiveFiles(job["root"], (path for view in views for path in view.files))
-    cage.confine(f"{job['root']}/data")
+    wanted = {path for view in views for path in view.files}
+    files: NearFiles | FarFiles
+    if "root" in job:
+        files = NearFiles(job["root"], wanted)
+        cage.confine(f"{job['root']}/data")
+    else:
+        files = FarFiles(socket.socket(fileno=int(sys.argv[2])), {path: job["sizes"][path] for path in wanted})
+        cage.confine()
     config: dict[str, str | int] = {
         "memory_limit": f"{job['memory'] - _OWN}B",
         "threads": _THREADS,

@@ -12,8 +12,11 @@ from jivs.domain.archive import Manifest, TableState
 from jivs.domain.schema import TableName
 from jivs.errors import UsageError
 
-_FEW = 200
+FEW = 200
 """Archives with at most so many views get all of them, whatever a query says: each costs half a millisecond."""
+
+_LISTINGS = ("information_schema", "duckdb_", "pg_", "sqlite_", "show", "query")
+"""What stands in SQL that asks for names of tables, or has some in its values."""
 
 VALUES = frozenset(
     {"boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger", "ubigint",
@@ -53,11 +56,14 @@ def _view(table: TableState, schema: str, name: str) -> View:
     return View(schema=schema, name=name, files=files, rows=table.rows)
 
 
-def mentioned(all_views: Sequence[View], sql: str) -> list[View]:
-    """Those whose names occur in the text of a query, so that a thousand others cost nothing; all, if there are few."""
+def mentioned(all_views: Sequence[View], sql: str, few: int = FEW) -> list[View]:
+    """Those whose names occur in the text of a query, so that a thousand others cost nothing. All, if there are ``few``, if
+    none occurs, or if the query may ask for names itself.
+    """
     text = sql.casefold()
     found = [view for view in all_views if view.name.replace('"', '""').casefold() in text]
-    return found if len(all_views) > _FEW and found else list(all_views)
+    chosen = found and len(all_views) > few and not any(word in text for word in _LISTINGS)
+    return found if chosen else list(all_views)
 
 
 def _names(manifest: Manifest) -> dict[tuple[str, TableName], list[tuple[str, str]]]:
@@ -123,8 +129,8 @@ def _rows(view: View, paths: list[str]) -> str:
     )
 
 
-def require(engine: duckdb.DuckDBPyConnection, sql: str, allowed: frozenset[str]) -> None:
-    """Raises UsageError for anything but one statement of an allowed kind."""
+def require(engine: duckdb.DuckDBPyConnection, sql: str, allowed: frozenset[str]) -> str:
+    """The kind of a statement. Raises UsageError for anything but one of an allowed kind."""
     try:
         kinds = [statement.type.name for statement in engine.extract_statements(sql)]
     except duckdb.OutOfMemoryException:
@@ -135,6 +141,7 @@ def require(engine: duckdb.DuckDBPyConnection, sql: str, allowed: frozenset[str]
         kinds = []
     if len(kinds) != 1 or kinds[0] not in allowed:
         raise UsageError("Only one SELECT at a time: an archive is never changed by a query.")
+    return str(kinds[0])
 
 
 def select(engine: duckdb.DuckDBPyConnection, sql: str, kept: frozenset[str], limit: int = -1) -> Select:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from threading import BoundedSemaphore, Event, Thread
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from jivs import errors
-from jivs.errors import FatalError, JivsError, OverLimitError, TooManyError
+from jivs.errors import DamagedError, FatalError, JivsError, OverLimitError, TooManyError
+from jivs.ports.children import ANSWER, FAILED, REQUEST, Read
 
 _LONGEST = 8 << 20
 """Bytes that a process may say."""
+
+_LARGEST_PART = 256 << 20
+"""Bytes that a process gets at once."""
 
 _BACK = 5
 """Seconds after which another job may find a place."""
@@ -48,18 +53,26 @@ class ChildProcesses:
         self._fixed = {**fixed, "seconds": seconds}
         self._environment = environment
 
-    def run(self, job: Mapping[str, Any], gone: Event, out: BinaryIO | None = None) -> dict[str, Any]:
+    def run(
+        self, job: Mapping[str, Any], gone: Event, out: BinaryIO | None = None, read: Read | None = None
+    ) -> dict[str, Any]:
         if not self._free.acquire(blocking=False):
             raise TooManyError(f"As many as may be are at work on a {self._what}: try again in a moment.", seconds=_BACK)
         try:
-            return self._run({**job, **self._fixed}, gone, out)
+            if read is None:
+                return self._run({**job, **self._fixed}, gone, [] if out is None else [out.fileno()])
+            assert out is not None
+            with _Reading(read) as reading:
+                try:
+                    return self._run({**job, **self._fixed}, gone, [out.fileno(), reading.theirs.fileno()])
+                except JivsError as error:
+                    raise (reading.failure or error) from None
         finally:
             gone.set()
             self._free.release()
 
-    def _run(self, job: dict[str, Any], gone: Event, out: BinaryIO | None) -> dict[str, Any]:
+    def _run(self, job: dict[str, Any], gone: Event, passed: Sequence[int]) -> dict[str, Any]:
         began = monotonic()
-        passed = () if out is None else (out.fileno(),)
         with subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*self._command, *map(str, passed)],
             stdin=subprocess.PIPE,
@@ -86,6 +99,44 @@ class ChildProcesses:
     def _end(self, child: subprocess.Popen[bytes], gone: Event) -> None:
         gone.wait(self._seconds)
         child.kill()
+
+
+class _Reading:
+    """Reads files for a process that asks over ``theirs``, in a thread. ``failure``: what kept it from one."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._ours, self.theirs = socket.socketpair()
+        self.failure: JivsError | None = None
+
+    def __enter__(self) -> Self:
+        Thread(target=self._serve, name="files of a query", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.theirs.close()
+        with suppress(OSError):  # nobody asks any more
+            self._ours.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self) -> None:
+        with self._ours, suppress(OSError):
+            asked = self._ours.makefile("rb")
+            while len(head := asked.read(REQUEST.size)) == REQUEST.size:
+                length, start, count = REQUEST.unpack(head)
+                path = asked.read(length).decode(errors="replace")
+                data = self._bytes(path, start, count)
+                self._ours.sendall(ANSWER.pack(FAILED) if data is None else ANSWER.pack(len(data)) + data)
+
+    def _bytes(self, path: str, start: int, count: int) -> bytes | None:
+        try:
+            return self._read(path, start, min(count, _LARGEST_PART))
+        except JivsError as error:
+            self.failure = self.failure or error
+        except (OSError, ValueError) as error:
+            self.failure = self.failure or DamagedError(
+                "A file of the archive cannot be read: verify the archive.", detail=repr(error)
+            )
+        return None
 
 
 def _exchange(child: subprocess.Popen[bytes], job: bytes) -> bytes:

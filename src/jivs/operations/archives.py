@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from threading import Event
@@ -18,6 +18,7 @@ from jivs.domain.finding import Severity
 from jivs.errors import DamagedError, JivsError, NotFoundError, OverLimitError, TooManyError, UsageError, UserError
 from jivs.operations import manifests as recent
 from jivs.operations.manifests import Summary
+from jivs.ports.children import Read
 from jivs.ports.service import Service
 from jivs.ports.store import Store
 
@@ -139,9 +140,15 @@ def query(
         with _opened(service, name) as store, _recorded(service, actor, "archive.queried", name, sql=digest) as detail:
             found = recent.link(store, _number(store, name, number)).manifest
             detail["manifest"] = found.number
-            views = [asdict(view) for view in engine.mentioned(engine.views(found), text)]
-            job = {"root": _root(store), "views": views, "sql": text, "limit": limit, "form": form}
-            said = service.queries.run(job, gone, out)
+            root = _root(store)
+            views = engine.mentioned(engine.views(found), text, few=engine.FEW if root else 0)
+            known = {path for view in views for path in view.files}
+            sizes = {one.path: one.bytes for table in found.tables for one in table.segments if one.path in known}
+            job = {"views": [asdict(view) for view in views], "sql": text, "limit": limit, "form": form}
+            if root:
+                said = service.queries.run({**job, "root": root}, gone, out)
+            else:
+                said = service.queries.run({**job, "sizes": sizes}, gone, out, _reader(store, sizes))
             detail["rows"] = said["rows"]
     except BaseException:
         out.close()
@@ -152,12 +159,21 @@ def query(
 
 
 def _root(store: Store) -> str:
-    """The folder of an archive on this machine."""
+    """The folder of an archive, where it is one on this machine."""
     known = layout.manifest(1)
     place = store.local(known)
-    if place is None:
-        raise UsageError("The service queries archives in folders only: query this one with jivs query.")
-    return str(place).removesuffix(f"/{known}")
+    return "" if place is None else str(place).removesuffix(f"/{known}")
+
+
+def _reader(store: Store, known: Container[str]) -> Read:
+    """Reads files for a query whose process has no way to them: these, and no others."""
+
+    def read(path: str, start: int, count: int) -> bytes:
+        if path not in known:
+            raise UsageError("The query reads the tables of this archive and nothing else: no other file, folder or place.")
+        return store.read(path, start, count)
+
+    return read
 
 
 @contextmanager
