@@ -36,7 +36,7 @@ def checked(guard: Guard, address: Address) -> Address:
             _check_path(guard, value)
     if address.scheme in _FILES:
         _check_path(guard, address.database)
-        return address
+        return replace(address, roots=tuple(map(str, guard.roots)))
     return replace(address, pinned=_check_host(guard, address))
 
 
