@@ -20,6 +20,7 @@ from jivs.api import (
     users,
 )
 from jivs.api.front import Front
+from jivs.api.rates import Rates
 from jivs.api.shield import Shield
 from jivs.api.timing import Timed, Traced
 from jivs.operations.health import Fresh, Health
@@ -37,8 +38,11 @@ _TOLD = [
 ]  # fmt: skip
 
 
-def create(service: Service, *, origins: list[str]) -> FastAPI:
-    """The ASGI application of a service. ``origins``: web sites that may call it from a browser."""
+def create(service: Service, *, origins: list[str], rates: Rates | None = None) -> FastAPI:
+    """The ASGI application of a service. ``origins``: web sites that may call it from a browser. ``rates``: how much one
+    user may ask for; as much as is wanted, if left out.
+    """
+    rates = rates or Rates()
     app = FastAPI(
         title="JiVS",
         version=__version__,
@@ -49,13 +53,13 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.hub = events.Hub(service)
-    prepare(app, service, Health(service), trusted=False)
+    prepare(app, service, Health(service), trusted=False, rates=rates)
     api = APIRouter(prefix=PREFIX)
     for noun in (auth, users, sources, extractions, schedules, archives, events, preferences, audit):
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(actuator.router)
-    app.add_middleware(Front, service=service)
+    app.add_middleware(Front, service=service, rates=rates)
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -69,11 +73,12 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
     return app
 
 
-def prepare(app: FastAPI, service: Service, health: Health, *, trusted: bool) -> None:
+def prepare(app: FastAPI, service: Service, health: Health, *, trusted: bool, rates: Rates) -> None:
     """What every application here has. ``trusted``: whoever reaches it may see details."""
     app.state.service = service
     app.state.health = health
     app.state.trusted = trusted
+    app.state.rates = rates
     problems.install(app)
 
 

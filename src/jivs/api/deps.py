@@ -61,6 +61,7 @@ async def caller(
         who = Caller(*users.authenticate(given, credentials.credentials))
     else:
         who = Caller(*await run_in_threadpool(users.authenticate, given, credentials.credentials))
+    request.app.state.rates.take(who.user.id)
     request.scope["jivs.user"] = who.user.username  # for the log
     return who
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from jivs.api.connections import ConnectionConfig, SourceType, address
 from jivs.api.deps import Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.idempotency import Idempotent
+from jivs.api.rates import ConnectingDep
 from jivs.api.runs import LogPage, RunOut, RunPage, StatisticsOut, log_page, run_out, run_page, statistics_out
 from jivs.api.sources import IdPath, Name, Tried, tried
 from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
@@ -248,7 +249,7 @@ def add_extraction(service: ServiceDep, worker: WorkerDep, body: ExtractionIn) -
 
 
 @router.post("/test-connection")
-def try_connection(service: ServiceDep, _: WorkerDep, body: TestedConnection) -> Tried:
+def try_connection(service: ServiceDep, _: WorkerDep, __: ConnectingDep, body: TestedConnection) -> Tried:
     """Connect, and say what answered."""
     if body.source_id is not None:
         return tried(sources.try_kept(service, body.source_id))

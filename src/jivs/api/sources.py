@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 
 from jivs.api.deps import AdminDep, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.idempotency import Idempotent
+from jivs.api.rates import ConnectingDep
 from jivs.domain.registry import Source, SourceDraft
 from jivs.domain.source import Secret
 from jivs.operations import sources
@@ -180,13 +181,13 @@ def turn_keys(service: ServiceDep, admin: AdminDep) -> Turned:
 
 
 @router.post("/{source_id}/test")
-def try_source(service: ServiceDep, _: WorkerDep, source_id: IdPath) -> Tried:
+def try_source(service: ServiceDep, _: WorkerDep, __: ConnectingDep, source_id: IdPath) -> Tried:
     """Connect, and say what answered."""
     return tried(sources.try_kept(service, source_id))
 
 
 @router.get("/{source_id}/tables")
-def list_tables(service: ServiceDep, _: WorkerDep, source_id: IdPath) -> list[TableOut]:
+def list_tables(service: ServiceDep, _: WorkerDep, __: ConnectingDep, source_id: IdPath) -> list[TableOut]:
     """What the source has."""
     return [
         TableOut(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import secrets
 import uuid
@@ -42,7 +43,7 @@ def login(service: Service, username: str, password: Secret, address: str) -> Se
     forgotten, right or wrong: TooManyError says when to come back.
     """
     accounts = service.accounts()
-    name, place = f"user:{username.casefold()[:200]}", f"address:{address[:80]}"
+    name, place = f"user:{username.casefold()[:200]}", f"address:{_place(address)}"
     if (
         accounts.failures([name], _WINDOW) >= _FREE_FAILURES
         or accounts.failures([place], _WINDOW) >= _FREE_FAILURES_OF_ADDRESS
@@ -222,6 +223,17 @@ def _normal(password: Secret) -> Secret:
     import unicodedata
 
     return Secret(unicodedata.normalize("NFC", password.reveal()[:1024]))
+
+
+def _place(address: str) -> str:
+    """Whose failures are counted together: of IPv6 a network of 64 bits, which is what one customer has at least."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:80]
+    if found.version == 6:
+        return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
+    return str(found)
 
 
 def _now(service: Service) -> int:
