@@ -28,6 +28,6 @@ def require(service: Service) -> None:
         place = service.shelf.shown
         raise SettingsError(
             f"The archives of this catalog are not at {place}: {'those of another are' if found else 'it has no mark'}. "
-            "Hosts need the same place: STORAGE_PROVIDER=s3 with AWS_S3_BUCKET, or STORAGE_LOCAL_PATH in a network folder,"
-            f" mounted. If they were moved without their mark, write {kept.owner} into {place}/.jivs-shelf."
+            "Hosts need the same place: STORAGE_PROVIDER=s3 with AWS_S3_BUCKET, or STORAGE_LOCAL_PATH in a network folder "
+            f"that is mounted. If they were moved without their mark, write {kept.owner} into {place}/.jivs-shelf."
         )
