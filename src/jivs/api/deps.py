@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from threading import Event
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
 from starlette.concurrency import run_in_threadpool
 
@@ -30,6 +30,37 @@ class Model(BaseModel):
     """A body of the API: camelCase names, nothing that is not known."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Given(Model):
+    """A body that users send: no text in it has a NUL, which no text of PostgreSQL can have."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nul(cls, data: Any) -> Any:
+        waiting = [data]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, dict):
+                waiting += (*one, *one.values())
+            elif isinstance(one, list):
+                waiting += one
+            elif isinstance(one, str) and "\0" in one:
+                raise ValueError("a text has a NUL character")
+        return data
+
+
+def _text(value: SecretStr) -> SecretStr:
+    """The value, which can be written as UTF-8: pydantic looks at that in texts that are no secrets only."""
+    try:
+        value.get_secret_value().encode()
+    except UnicodeEncodeError:
+        raise ValueError("it has half of a character (a lone surrogate)") from None
+    return value
+
+
+Hidden = Annotated[SecretStr, AfterValidator(_text)]
+"""A text of a body that is shown nowhere."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
 
 from jivs.api.connections import ConnectionConfig, SourceType, address
-from jivs.api.deps import Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.deps import Given, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.idempotency import Idempotent
 from jivs.api.rates import ConnectingDep
 from jivs.api.runs import LogPage, RunOut, RunPage, StatisticsOut, log_page, run_out, run_page, statistics_out
@@ -26,10 +26,11 @@ from jivs.ports.cache import CacheName, Miss
 router = APIRouter(prefix="/extractions", tags=["extractions"], route_class=Idempotent)
 
 Pattern = Annotated[str, Field(min_length=1, max_length=300)]
+RunId = Annotated[str, Field(max_length=40, pattern="^[A-Za-z0-9-]*$")]
 Sql = Annotated[str, Field(max_length=100_000)]
 
 
-class ExtractionIn(Model):
+class ExtractionIn(Given):
     """An extraction: a source, and what of it; all tables, if nothing is said.
 
     The source is ``sourceId``, or ``sourceType`` with ``connectionConfig``, which is kept as a source of the same name.
@@ -109,7 +110,7 @@ class ExtractionPage(Model):
     total_pages: int | None = None
 
 
-class TestedConnection(Model):
+class TestedConnection(Given):
     """A connection to be tried: a source that is kept, or one that is not."""
 
     source_id: Annotated[int | None, Field(ge=1, le=2**63 - 1)] = None
@@ -380,6 +381,6 @@ def list_runs(
 
 
 @router.get("/{extraction_id}/runs/{run_id}")
-def get_run(service: ServiceDep, _: ReaderDep, extraction_id: IdPath, run_id: str) -> RunOut:
+def get_run(service: ServiceDep, _: ReaderDep, extraction_id: IdPath, run_id: RunId) -> RunOut:
     """One of its runs."""
     return run_out(runs.get(service, extraction_id, run_id))

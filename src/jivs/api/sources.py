@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from jivs.api.deps import AdminDep, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.deps import AdminDep, Given, Hidden, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.idempotency import Idempotent
 from jivs.api.rates import ConnectingDep
 from jivs.domain.registry import Source, SourceDraft
@@ -23,13 +23,13 @@ IdPath = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["sales"])]
 
 
-class SourceIn(Model):
+class SourceIn(Given):
     """A source. The URL may hold user and password; ``password`` counts before it. Left out, a kept password stays."""
 
     name: Name
     url: Annotated[str, Field(min_length=1, max_length=4000, examples=["postgresql://reader@db.example:5432/sales"])]
     username: Annotated[str, Field(max_length=300)] = ""
-    password: Annotated[SecretStr | None, Field(max_length=4000)] = None
+    password: Annotated[Hidden | None, Field(max_length=4000)] = None
     max_connections: Annotated[int, Field(ge=0, le=1000, description="At once; 0: the service's default.")] = 0
     max_rows_per_second: Annotated[int, Field(ge=0, le=10**9, description="0: no limit.")] = 0
 

@@ -43,7 +43,8 @@ def login(service: Service, username: str, password: Secret, address: str) -> Se
     forgotten, right or wrong: TooManyError says when to come back.
     """
     accounts = service.accounts()
-    name, place = f"user:{username.casefold()[:200]}", f"address:{_place(address)}"
+    said = _escaped(username)
+    name, place = f"user:{said.casefold()[:200]}", f"address:{_place(address)}"
     if (
         accounts.failures([name], _WINDOW) >= _FREE_FAILURES
         or accounts.failures([place], _WINDOW) >= _FREE_FAILURES_OF_ADDRESS
@@ -54,7 +55,7 @@ def login(service: Service, username: str, password: Secret, address: str) -> Se
     if user is None or not right or not user.active:
         accounts.failed([name, place], _WINDOW)
         accounts.record(
-            Deed(actor=username[:100], action="login.failed", object=f"user:{username[:100]}", detail={"address": address})
+            Deed(actor=said[:100], action="login.failed", object=f"user:{said[:100]}", detail={"address": address})
         )
         raise UnauthenticatedError(_WRONG)
     accounts.forgive([name])
@@ -223,6 +224,11 @@ def _normal(password: Secret) -> Secret:
     import unicodedata
 
     return Secret(unicodedata.normalize("NFC", password.reveal()[:1024]))
+
+
+def _escaped(username: str) -> str:
+    """A name as somebody gave it, who may be nobody, without what steers terminals or cannot be kept."""
+    return username if username.isprintable() else username.encode("unicode_escape").decode()
 
 
 def _place(address: str) -> str:
