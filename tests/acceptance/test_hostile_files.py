@@ -62,6 +62,8 @@ def bombs(folder: Path) -> dict[str, str]:
     (folder / "layers.csv.gz").write_bytes(gzip.compress(gzip.compress(b"a\n" * (8 << 20))))
     (folder / "deep.jsonl").write_bytes(b"[" * 4_000_000 + b"\n" + b'{"a":' * 900_000 + b"\n" + b'{"a": 1}\n')
     (folder / "keys.jsonl").write_text(json.dumps({f"k{number}": 1 for number in range(200_000)}) + "\n")
+    (folder / "new-keys.jsonl").write_text("".join(f'{{"k{number}": 1}}\n' for number in range(20_000)))
+    pq.write_table(pa.table({f"c{number}": [1] for number in range(10_001)}), folder / "wide.parquet")
     (folder / "columns.csv").write_text(",".join(f"c{number}" for number in range(200_000)) + "\n1\n")
     (folder / "broken.csv.gz").write_bytes(gzip.compress(os.urandom(1 << 20))[: 1 << 19])
     (folder / "noparquet.parquet").write_bytes(b"PAR1" + b"\xff" * 2000 + b"\xff\xff\xff\x7fPAR1")
@@ -70,7 +72,7 @@ def bombs(folder: Path) -> dict[str, str]:
         bomb.writestr("xl/workbook.xml", b"\0" * (64 << 20))
     return {
         "zeros.csv.gz": "FAILED", "line.csv.gz": "FAILED", "line.csv.zst": "FAILED", "line.csv.bz2": "FAILED", "quote.csv.gz": "", "line.jsonl.gz": "FAILED",
-        "layers.csv.gz": "", "deep.jsonl": "", "keys.jsonl": "", "columns.csv": "", "broken.csv.gz": "", "noparquet.parquet": "FAILED",
+        "layers.csv.gz": "", "deep.jsonl": "", "keys.jsonl": "FAILED", "new-keys.jsonl": "FAILED", "columns.csv": "FAILED", "wide.parquet": "FAILED", "broken.csv.gz": "", "noparquet.parquet": "FAILED",
         "absurd.parquet": "", "bomb.xlsx": "FAILED",
     }  # fmt: skip
 

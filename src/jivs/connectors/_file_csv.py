@@ -170,6 +170,7 @@ class Csv:
             )
         width = max(1, len(record))
         cells = record if self._dialect.header else [f"column_{index + 1}" for index in range(width)]
+        self._place.require_columns(len(cells))
         names: list[str] = []
         for index, cell in enumerate(cells):
             name = cell_bytes(cell).decode(errors="replace") or f"column_{index + 1}"

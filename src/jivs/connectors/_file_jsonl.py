@@ -130,6 +130,7 @@ class JsonLines:
         for key, (class_, _) in item.items():
             self._classes.setdefault(key, set()).add(class_)
             self._seen[key] = self._seen.get(key, 0) + 1
+        self._place.require_columns(len(self._classes))
 
     @property
     def definition(self) -> str:

@@ -50,6 +50,7 @@ class Parquet:
                 self._groups: int = file.metadata.num_row_groups
                 self._bytes = sum(file.metadata.row_group(index).total_byte_size for index in range(self._groups))
                 self._schema: pa.Schema = file.schema_arrow
+                place.require_columns(len(self._schema.names))
                 self._names = _unique(self._schema.names)
         except FileNotFoundError:
             raise UsageError(f"There is no file {place}.") from None

@@ -17,6 +17,10 @@ _AT_LAST = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LINKS = {errno.ELOOP, errno.ENOTDIR}
 
 
+MOST_COLUMNS = 10_000
+"""Of a table that is made from a file: what has more is no table, or was made to take memory."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A file. ``roots``: folders below which it has to be, links resolved; none: it may be anywhere."""
@@ -31,6 +35,13 @@ class Place:
     def name(self) -> str:
         """The file's name."""
         return self.path.name
+
+    def require_columns(self, count: int) -> None:
+        """Raises UsageError for more than a table may have."""
+        if count > MOST_COLUMNS:
+            raise UsageError(
+                f"{self.name} has more than {MOST_COLUMNS:,} columns: divide it, or state its format and dialect."
+            )
 
     @contextmanager
     def held(self) -> Iterator[Path]:

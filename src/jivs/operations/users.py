@@ -40,11 +40,12 @@ def login(service: Service, username: str, password: Secret, address: str) -> Se
     """Check a password and begin a session.
 
     After five failures within 15 minutes for a name (50 for an address), further attempts are refused until they are
-    forgotten, right or wrong: TooManyError says when to come back.
+    forgotten, right or wrong: TooManyError says when to come back. Of a name that nobody has, only a keyed digest is kept
+    and recorded: people type passwords there.
     """
     accounts = service.accounts()
-    said = _escaped(username)
-    name, place = f"user:{said.casefold()[:200]}", f"address:{_place(address)}"
+    digest = service.tokens.digest(username.casefold())
+    name, place = f"user:{digest}", f"address:{_place(address)}"
     if (
         accounts.failures([name], _WINDOW) >= _FREE_FAILURES
         or accounts.failures([place], _WINDOW) >= _FREE_FAILURES_OF_ADDRESS
@@ -54,9 +55,8 @@ def login(service: Service, username: str, password: Secret, address: str) -> Se
     right = service.passwords.verify(user.password_hash if user is not None else "", _normal(password))
     if user is None or not right or not user.active:
         accounts.failed([name, place], _WINDOW)
-        accounts.record(
-            Deed(actor=said[:100], action="login.failed", object=f"user:{said[:100]}", detail={"address": address})
-        )
+        who = user.username if user is not None else f"unknown-{digest[:16]}"
+        accounts.record(Deed(actor=who, action="login.failed", object=f"user:{who}", detail={"address": address}))
         raise UnauthenticatedError(_WRONG)
     accounts.forgive([name])
     if service.passwords.outdated(user.password_hash):
@@ -224,11 +224,6 @@ def _normal(password: Secret) -> Secret:
     import unicodedata
 
     return Secret(unicodedata.normalize("NFC", password.reveal()[:1024]))
-
-
-def _escaped(username: str) -> str:
-    """A name as somebody gave it, who may be nobody, without what steers terminals or cannot be kept."""
-    return username if username.isprintable() else username.encode("unicode_escape").decode()
 
 
 def _place(address: str) -> str:
