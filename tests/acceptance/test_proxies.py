@@ -17,12 +17,6 @@ def guess(client: httpx.Client, number: int, forwarded: str) -> int:
     return client.post("/api/v1/auth/login", json={"username": f"g{number}", **WRONG}, headers=headers).status_code
 
 
-def addresses(service: ServiceProcess) -> set[str]:
-    with service.client() as admin:
-        found = admin.get("/api/v1/audit", params={"action": "login.failed", "limit": 200})
-    return {entry["detail"]["address"] for entry in found.json()["items"] if entry["action"] == "login.failed"}
-
-
 @pytest.mark.parametrize("trusted", ["", "10.0.0.0/8"])
 def test_a_header_of_somebody_unknown_says_nothing(tmp_path: Path, trusted: str) -> None:
     with ServiceProcess(tmp_path, JIVS_TRUSTED_PROXIES=trusted) as service, service.client() as admin:

@@ -26,6 +26,10 @@ from jivs.ports.service import Service
 bearer = HTTPBearer(auto_error=False, description="The access token that POST /auth/login gives.")
 
 
+_LONGEST_ADDRESS = 100
+"""Characters; a proxy may pass on what is none."""
+
+
 class Model(BaseModel):
     """A body of the API: camelCase names, nothing that is not known."""
 
@@ -140,7 +144,7 @@ GoneDep = Annotated[Event, Depends(gone)]
 
 async def address(request: Request) -> str:
     """Where a request comes from. Behind a proxy, uvicorn puts the client's address here if the proxy is trusted."""
-    return request.client.host if request.client else "unknown"
+    return request.client.host[:_LONGEST_ADDRESS] if request.client else "unknown"
 
 
 AddressDep = Annotated[str, Depends(address)]
