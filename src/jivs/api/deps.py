@@ -42,15 +42,15 @@ class Given(Model):
     @model_validator(mode="before")
     @classmethod
     def _without_nul(cls, data: Any) -> Any:
-        waiting = [data]
+        waiting = [("", data)]
         while waiting:
-            one = waiting.pop()
+            name, one = waiting.pop()
             if isinstance(one, dict):
-                waiting += (*one, *one.values())
+                waiting += [(str(key), found) for key, value in one.items() for found in (key, value)]
             elif isinstance(one, list):
-                waiting += one
+                waiting += [(name, value) for value in one]
             elif isinstance(one, str) and "\0" in one:
-                raise ValueError("a text has a NUL character")
+                raise ValueError(f"{name}: a text has a NUL character")
         return data
 
 
