@@ -108,7 +108,7 @@ def test_every_record_is_one_line_of_the_log(service: ServiceProcess, tmp_path: 
         })  # fmt: skip
         assert made.status_code == 201, made.text
         place = client.post(f"{made.headers['Location']}/start").headers["Location"]
-        said = b"SFATAL\0C28000\0Mno\r\n2026-01-01T00:00:00.000Z ERROR [] jivs: forged\x1b[2J\0\0"
+        said = b"SFATAL\0C28000\0Mno\r\n2026-01-01T00:00:00.000Z ERROR [] jivs: \x1b[2J" + forged.encode() + b"\0\0"
         answer = b"E" + (len(said) + 4).to_bytes(4, "big") + said
         end = time.monotonic() + 30
         server.settimeout(0.2)
@@ -128,6 +128,7 @@ def test_every_record_is_one_line_of_the_log(service: ServiceProcess, tmp_path: 
     time.sleep(0.5)
     lines = "".join(service.printed[before:]).split("\n")[:-1]
     assert len(lines) > 20
+    assert any("forged" in line for line in lines)
     for line in lines:
         if service.printed[-1].startswith("{"):
             assert json.loads(line)["level"] in {"DEBUG", "INFO", "WARNING"}, line
