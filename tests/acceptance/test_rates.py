@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,22 @@ def test_one_user_is_slowed_down_and_others_are_not(tmp_path: Path) -> None:
             assert client.get("/api/v1/extractions").status_code == 200
             time.sleep(1.1)
             assert admin.get("/api/v1/extractions").status_code == 200
+
+
+def test_one_user_listens_in_so_many_places(tmp_path: Path) -> None:
+    with ServiceProcess(tmp_path) as service, service.client() as admin, ExitStack() as open_:
+        user = {"username": "other", "password": PASSWORD, "roles": ["VIEWER"]}
+        assert admin.post("/api/v1/users", json=user).status_code == 201
+        answer = admin.post("/api/v1/auth/login", json={"username": "other", "password": PASSWORD})
+        for number in range(20):
+            stream = open_.enter_context(admin.stream("GET", "/api/v1/events"))
+            assert stream.status_code == 200, number
+            assert next(stream.iter_lines()).startswith("retry")
+        refused = admin.get("/api/v1/events")
+        assert (refused.status_code, refused.json()["type"]) == (429, "urn:jivs:problem:too-many-requests")
+        bearer = {"Authorization": f"Bearer {answer.json()['accessToken']}"}
+        with admin.stream("GET", "/api/v1/events", headers=bearer) as other:
+            assert other.status_code == 200
 
 
 def test_sources_that_do_not_answer_hold_few_threads(tmp_path: Path) -> None:

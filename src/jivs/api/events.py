@@ -15,7 +15,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from jivs.api.deps import ReaderDep, ServiceDep
+from jivs.api.deps import Caller, ReaderDep, ServiceDep
 from jivs.errors import JivsError, TooManyError
 from jivs.ports.service import Service
 from jivs.ports.work import Event
@@ -28,6 +28,7 @@ _QUIET_SECONDS = 15.0
 _BACKLOG = 1000
 _PAGE = 500
 _LISTENERS = 200
+_OF_ONE = 20
 
 
 class Hub:
@@ -35,22 +36,25 @@ class Hub:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._queues: set[asyncio.Queue[Event | None]] = set()
+        self._queues: dict[asyncio.Queue[Event | None], int] = {}
         self._reader: asyncio.Task[None] | None = None
 
-    def listen(self, after: int) -> asyncio.Queue[Event | None]:
-        """A queue of the events from now on; None is its end. The first reader begins ``after`` that event."""
-        if len(self._queues) >= _LISTENERS:
+    def require_room(self, user_id: int) -> None:
+        """Raises TooManyError where a user, or all of them, listen in too many places."""
+        if len(self._queues) >= _LISTENERS or list(self._queues.values()).count(user_id) >= _OF_ONE:
             raise TooManyError("Too many listen to events already: try again later.", seconds=30)
+
+    def listen(self, after: int, user_id: int) -> asyncio.Queue[Event | None]:
+        """A queue of the events from now on; None is its end. The first reader begins ``after`` that event."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue(_BACKLOG)
-        self._queues.add(queue)
+        self._queues[queue] = user_id
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read(after))
         return queue
 
     def leave(self, queue: asyncio.Queue[Event | None]) -> None:
         """Nobody reads this queue any more."""
-        self._queues.discard(queue)
+        self._queues.pop(queue, None)
 
     async def _read(self, last: int) -> None:
         while self._queues:
@@ -79,12 +83,13 @@ def _text(event: Event) -> str:
     return f"id: {event.id}\nevent: {event.kind}\ndata: {event.data}\n\n"
 
 
-async def _stream(service: Service, hub: Hub, last: int, extraction_id: int, seconds: float) -> AsyncIterator[str]:
+async def _stream(service: Service, hub: Hub, caller: Caller, last: int, extraction_id: int) -> AsyncIterator[str]:
     """What was missed, then what comes, until the access token expires."""
+    seconds = caller.claims.expires_at - service.clock.now().timestamp()
     end = asyncio.get_running_loop().time() + seconds
     newest = await run_in_threadpool(service.work().last_event)
     last = newest if last < 0 or last > newest else last
-    queue = hub.listen(newest)
+    queue = hub.listen(newest, caller.user.id)
     try:
         yield "retry: 2000\n\n"
         while page := await run_in_threadpool(service.work().events, last, _PAGE):
@@ -119,10 +124,10 @@ async def events(
     ``Last-Event-ID`` goes on behind that event. The stream ends when the access token expires.
     """
     hub: Hub = request.app.state.hub
-    seconds = caller.claims.expires_at - service.clock.now().timestamp()
+    hub.require_room(caller.user.id)
     last = int(last_event_id) if last_event_id else -1
     return StreamingResponse(
-        _stream(service, hub, last, extraction_id, seconds),
+        _stream(service, hub, caller, last, extraction_id),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )
