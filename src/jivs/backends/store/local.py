@@ -276,10 +276,12 @@ class LocalShelf:
         return str(self._root)
 
     def mark(self, proposed: str) -> str:
-        store = LocalStore(self._root)
+        store, found = LocalStore(self._root), ""
         if not proposed:
             return _marking.read(store)
-        found = _marking.write(store, proposed)
+        while not found:
+            with suppress(FileNotFoundError):  # somebody else, who was quicker, has just tidied
+                found = _marking.write(store, proposed)
         self._tidy()
         return found
 
