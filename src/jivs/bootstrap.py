@@ -396,11 +396,20 @@ def _queue(settings: Settings, hears: int, rings: int) -> Queue:
     return RabbitQueue(settings.rabbitmq_host, settings.rabbitmq_port, settings.rabbitmq_username, password)
 
 
-def _guard(settings: Settings) -> Guard:
+def trusted_proxies(settings: Settings) -> list[str]:
+    """The networks of reverse proxies that are believed. Raises SettingsError."""
+    return [str(network) for network in _networks("JIVS_TRUSTED_PROXIES", settings.trusted_proxies)]
+
+
+def _networks(name: str, given: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     try:
-        networks = tuple(ipaddress.ip_network(text.strip()) for text in settings.networks.split(",") if text.strip())
+        return tuple(ipaddress.ip_network(text.strip()) for text in given.split(",") if text.strip())
     except ValueError as error:
-        raise SettingsError(f"JIVS_NETWORKS: {error}. Write networks as 10.0.0.0/8, separated by commas.") from None
+        raise SettingsError(f"{name}: {error}. Write networks as 10.0.0.0/8, separated by commas.") from None
+
+
+def _guard(settings: Settings) -> Guard:
+    networks = _networks("JIVS_NETWORKS", settings.networks)
     roots = tuple(Path(text.strip()) for text in settings.file_roots.split(":") if text.strip())
     if not all(root.is_absolute() for root in roots):
         raise SettingsError("JIVS_FILE_ROOTS: write folders from the root on, separated by colons.")

@@ -189,6 +189,23 @@ class Verification(BaseModel):
     concurrent: int = Field(default=2, ge=1, le=64, description="Verifications at once; more are told to come back.")
 
 
+class Requests(BaseModel):
+    """What one user may ask of one process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    per_second: int = Field(
+        default=2000,
+        ge=0,
+        le=1_000_000,
+        description="Requests of one user per second in one process, ten times as many at once; more are told to come back. "
+        "0: no limit.",
+    )
+    connecting: int = Field(
+        default=4, ge=1, le=16, description="Sources that one user tries at once; more are told to come back."
+    )
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -289,6 +306,11 @@ class Settings(BaseSettings):
     management_port: int = Field(
         default=9010, ge=-1, le=65535, description="Its port; 0: a free one, -1: there is no such listener."
     )
+    trusted_proxies: str = Field(
+        default="",
+        description="Reverse proxies whose X-Forwarded-For says where a request comes from: their addresses or networks, "
+        "separated by commas; empty: nobody's.",
+    )
     cors_allowed_origins: str = Field(
         default="", description="Web sites that may call the API from a browser, as https://host, separated by commas."
     )
@@ -306,6 +328,7 @@ class Settings(BaseSettings):
     extraction: Extraction = Field(default=Extraction(), description="Extraction.")
     query: Query = Field(default=Query(), description="Queries over the REST API.")
     verification: Verification = Field(default=Verification(), description="Verifications over the REST API.")
+    requests: Requests = Field(default=Requests(), description="Requests.")
 
     @classmethod
     def settings_customise_sources(

@@ -470,6 +470,7 @@ def test_settings_that_cannot_work_are_named(tmp_path: Path, pg: str) -> None:
 def test_the_service_on_postgresql(tmp_path: Path, pg: str) -> None:
     given = {
         "DATABASE_URL": pg,
+        "STORAGE_LOCAL_PATH": str(tmp_path / "archives"),
         "JWT_SECRET": "s" * 40,
         "ENCRYPTION_KEY": base64.b64encode(bytes(range(32))).decode(),
     }

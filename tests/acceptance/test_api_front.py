@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from jivs import bootstrap
 from jivs.api import app as application
 from jivs.api.front import Front
+from jivs.api.rates import Rates
 from jivs.domain.access import Role
 from jivs.domain.source import Secret
 from jivs.operations import users
@@ -36,7 +37,7 @@ class Counted(Front):
 class Idle:
     """In its place: nothing is answered early."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service, rates: Rates) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -171,11 +171,14 @@ def test_files_below_the_roots_are_sources(admin: httpx.Client, roots: Path) -> 
     for name, url in (
         ("csv", f"file://{roots}/data/a.csv"),
         ("db", f"sqlite:///{roots}/data/s.db"),
-        ("all", f"file://{roots}/data/*.csv"),
+        ("all", f"file://{roots}/data/a*.csv"),
     ):
         made = admin.post("/api/v1/sources", json={"name": name, "url": url})
         assert made.status_code == 201, made.text
         assert admin.post(f"{made.headers['Location']}/test").json()["success"], name
+    made = admin.post("/api/v1/sources", json={"name": "link among them", "url": f"file://{roots}/data/*.csv"})
+    tried = admin.post(f"{made.headers['Location']}/test")
+    assert (tried.status_code, "link.csv" in tried.json()["detail"]) == (403, True)
 
 
 def test_a_source_that_is_down_is_no_error_of_the_service(admin: httpx.Client) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jivs.connectors._file_csv import Csv, Dialect
+from jivs.connectors._file_place import Place
 from jivs.domain.schema import ArchiveType, Kind
 from jivs.domain.source import Limits
 from jivs.errors import RowTooLargeError
@@ -46,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(path: Path, dialect: Dialect, types: dict[str, ArchiveType], *, compiled: bool, rows: int = 0) -> Any:
     """Everything that a reader makes of a file."""
     with patch.object(Csv, "_compiled", new_callable=PropertyMock, return_value=compiled):
-        file = Csv(path, dialect, "utf-8", Limits(batch_rows=rows))
+        file = Csv(Place(path), dialect, "utf-8", Limits(batch_rows=rows))
         columns = file.columns(types, infer=False)
         values: list[list[Any]] = []
         misfits, rejected = [], []
@@ -80,7 +81,7 @@ def test_strange_files_read_as_pythons_module_reads_them(
         with pytest.raises(type(error)):
             found(path, dialect, types, compiled=True, rows=rows)
         return
-    if not Csv(path, dialect, "utf-8", Limits()).names:
+    if not Csv(Place(path), dialect, "utf-8", Limits()).names:
         return
     assert found(path, dialect, types, compiled=True, rows=rows) == expected
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jivs.connectors._file_jsonl import JsonLines
+from jivs.connectors._file_place import Place
 from jivs.domain.source import Limits
 from jivs.errors import RowTooLargeError
 from jivs.transfer.conform import conform
@@ -50,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(path: Path, *, compiled: bool, rows: int = 0) -> Any:
     """Everything that a reader makes of a file."""
     with patch.object(JsonLines, "_compiled", new_callable=PropertyMock, return_value=compiled):
-        file = JsonLines(path, "utf-8", Limits(batch_rows=rows))
+        file = JsonLines(Place(path), "utf-8", Limits(batch_rows=rows))
         columns = file.columns()
         values: list[list[Any]] = []
         misfits, rejected = [], []

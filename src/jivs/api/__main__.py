@@ -14,7 +14,8 @@ import sys
 import threading
 
 from jivs import bootstrap, logs, settings
-from jivs.api.server import run
+from jivs.api.rates import Rates
+from jivs.api.server import Allowed, run
 from jivs.errors import JivsError
 
 
@@ -30,7 +31,9 @@ def main() -> int:
         process = "api" if public is not None else "management"
         service = bootstrap.build_service(loaded, process=process, rings=int(sys.argv[3]))
         origins = [origin.strip().rstrip("/") for origin in loaded.cors_allowed_origins.split(",") if origin.strip()]
-        run(service, public, private, origins, logs.announce)
+        rates = Rates(loaded.requests.per_second, loaded.requests.connecting)
+        allowed = Allowed(origins=origins, proxies=bootstrap.trusted_proxies(loaded), rates=rates)
+        run(service, public, private, logs.announce, allowed)
         service.app.tracing.close()
     except JivsError as error:
         logs.announce(f"Error: {error.message}", logging.ERROR)

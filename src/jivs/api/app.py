@@ -22,6 +22,7 @@ from jivs.api import (
     users,
 )
 from jivs.api.front import Front
+from jivs.api.rates import Rates
 from jivs.api.shield import Shield
 from jivs.api.timing import Timed, Traced
 from jivs.operations.health import Fresh, Health
@@ -39,8 +40,11 @@ _TOLD = [
 ]  # fmt: skip
 
 
-def create(service: Service, *, origins: list[str]) -> FastAPI:
-    """The ASGI application of a service. ``origins``: web sites that may call it from a browser."""
+def create(service: Service, *, origins: list[str], rates: Rates | None = None) -> FastAPI:
+    """The ASGI application of a service. ``origins``: web sites that may call it from a browser. ``rates``: how much one
+    user may ask for; as much as is wanted, if left out.
+    """
+    rates = rates or Rates()
     app = FastAPI(
         title="JiVS",
         version=__version__,
@@ -51,7 +55,7 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
         generate_unique_id_function=document.operation_id,
     )
     app.state.hub = events.Hub(service)
-    prepare(app, service, Health(service), trusted=False)
+    prepare(app, service, Health(service), trusted=False, rates=rates)
     api = APIRouter(prefix=PREFIX)
     for noun in (auth, users, sources, extractions, schedules, archives, events, preferences, audit):
         api.include_router(noun.router)
@@ -59,7 +63,7 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
     app.include_router(actuator.router)
     app.include_router(swagger.router)
     document.install(app)
-    app.add_middleware(Front, service=service)
+    app.add_middleware(Front, service=service, rates=rates)
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -73,11 +77,12 @@ def create(service: Service, *, origins: list[str]) -> FastAPI:
     return app
 
 
-def prepare(app: FastAPI, service: Service, health: Health, *, trusted: bool) -> None:
+def prepare(app: FastAPI, service: Service, health: Health, *, trusted: bool, rates: Rates) -> None:
     """What every application here has. ``trusted``: whoever reaches it may see details."""
     app.state.service = service
     app.state.health = health
     app.state.trusted = trusted
+    app.state.rates = rates
     problems.install(app)
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
-from jivs.api.deps import Count, GoneDep, Model, QuerierDep, ReaderDep, ServiceDep
+from jivs.api.deps import Count, Given, GoneDep, Model, QuerierDep, ReaderDep, ServiceDep
 from jivs.api.document import fails, tells
 from jivs.api.downloads import Stream, attachment, part, unchanged
 from jivs.api.rows import Form
@@ -143,7 +143,7 @@ class FilePage(Model):
     next_cursor: str | None
 
 
-class VerifyIn(Model):
+class VerifyIn(Given):
     """How deeply to verify; each level includes those before it. ``expect``: the SHA-256 noted when it was published."""
 
     level: Literal["files", "count", "full"] = "files"
@@ -175,7 +175,7 @@ class VerdictOut(Model):
     notes: list[str]
 
 
-class QueryIn(Model):
+class QueryIn(Given):
     """One SELECT in DuckDB's SQL. Tables are ``schema.table``, and ``table`` where that is unique. ``asOf``: the number of
     an earlier manifest; ``limit``: rows at most, 0: as many as the service gives.
     """

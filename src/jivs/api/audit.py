@@ -13,6 +13,8 @@ from jivs.operations import users
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 
+_PLAIN = r"^[^\x00-\x1f\x7f]*$"
+
 
 class EntryOut(Model):
     """An entry. ``hash`` binds it to all entries before it."""
@@ -44,8 +46,8 @@ class Trail(Model):
 def list_audit_entries(
     service: ServiceDep,
     _: AuditorDep,
-    actor: Annotated[str, Query(max_length=100)] = "",
-    object_: Annotated[str, Query(alias="object", max_length=300)] = "",
+    actor: Annotated[str, Query(max_length=100, pattern=_PLAIN)] = "",
+    object_: Annotated[str, Query(alias="object", max_length=300, pattern=_PLAIN)] = "",
     cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> EntryPage:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Body
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from jivs.api.deps import AddressDep, CallerDep, Count, Id, Model, ServiceDep
+from jivs.api.deps import AddressDep, CallerDep, Count, Given, Hidden, Id, Model, ServiceDep
 from jivs.api.document import fails
 from jivs.domain.access import Role
 from jivs.domain.source import Secret
@@ -20,13 +20,13 @@ class Login(Model):
     """A user's name and password."""
 
     username: Annotated[str, Field(min_length=1, max_length=200, examples=["admin"])]
-    password: Annotated[SecretStr, Field(min_length=1, max_length=1024, examples=["a few words that nobody guesses"])]
+    password: Annotated[Hidden, Field(min_length=1, max_length=1024, examples=["a few words that nobody guesses"])]
 
 
-class RefreshToken(Model):
+class RefreshToken(Given):
     """The refresh token of the last answer."""
 
-    refresh_token: Annotated[SecretStr, Field(min_length=1, max_length=512)]
+    refresh_token: Annotated[Hidden, Field(min_length=1, max_length=512)]
 
 
 class Tokens(Model):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from jivs.api.deps import Model
+from jivs.api.deps import Given, Hidden
 from jivs.domain.source import Address, Secret
 from jivs.errors import UsageError
 from jivs.operations import sources
@@ -29,7 +29,7 @@ SourceType = Annotated[
 ]
 
 
-class ConnectionConfig(Model):
+class ConnectionConfig(Given):
     """Where a source is: ``url``, or its parts. ``username`` and ``password`` count before those of the URL."""
 
     url: Annotated[str, Field(max_length=4000, examples=["postgresql://db.example:5432/sales"])] = ""
@@ -37,7 +37,7 @@ class ConnectionConfig(Model):
     port: Annotated[int | None, Field(ge=1, le=65535)] = None
     database: Annotated[str, Field(max_length=4000, description="Of files and SQLite: the path.")] = ""
     username: Annotated[str, Field(max_length=300)] = ""
-    password: Annotated[SecretStr | None, Field(max_length=4000)] = None
+    password: Annotated[Hidden | None, Field(max_length=4000)] = None
     options: dict[str, str] = Field(default_factory=dict, max_length=50)
 
 

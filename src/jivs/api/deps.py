@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from threading import Event
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
@@ -55,10 +55,45 @@ bearer = HTTPBearer(
 )
 
 
+_LONGEST_ADDRESS = 100
+"""Characters; a proxy may pass on what is none."""
+
+
 class Model(BaseModel):
     """A body of the API: camelCase names, nothing that is not known."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Given(Model):
+    """A body that users send: no text in it has a NUL, which no text of PostgreSQL can have."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nul(cls, data: Any) -> Any:
+        waiting = [("", data)]
+        while waiting:
+            name, one = waiting.pop()
+            if isinstance(one, dict):
+                waiting += [(str(key), found) for key, value in one.items() for found in (key, value)]
+            elif isinstance(one, list):
+                waiting += [(name, value) for value in one]
+            elif isinstance(one, str) and "\0" in one:
+                raise ValueError(f"{name}: a text has a NUL character")
+        return data
+
+
+def _text(value: SecretStr) -> SecretStr:
+    """The value, which can be written as UTF-8: pydantic looks at that in texts that are no secrets only."""
+    try:
+        value.get_secret_value().encode()
+    except UnicodeEncodeError:
+        raise ValueError("it has half of a character (a lone surrogate)") from None
+    return value
+
+
+Hidden = Annotated[SecretStr, AfterValidator(_text)]
+"""A text of a body that is shown nowhere."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +125,7 @@ async def caller(
         who = Caller(*users.authenticate(given, credentials.credentials))
     else:
         who = Caller(*await run_in_threadpool(users.authenticate, given, credentials.credentials))
+    request.app.state.rates.take(who.user.id)
     request.scope["jivs.user"] = who.user.username  # for the log
     return who
 
@@ -137,7 +173,7 @@ GoneDep = Annotated[Event, Depends(gone)]
 
 async def address(request: Request) -> str:
     """Where a request comes from. Behind a proxy, uvicorn puts the client's address here if the proxy is trusted."""
-    return request.client.host if request.client else "unknown"
+    return request.client.host[:_LONGEST_ADDRESS] if request.client else "unknown"
 
 
 AddressDep = Annotated[str, Depends(address)]

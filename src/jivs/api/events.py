@@ -15,7 +15,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from jivs.api.deps import LARGEST, ReaderDep, ServiceDep
+from jivs.api.deps import LARGEST, Caller, ReaderDep, ServiceDep
 from jivs.api.document import Schema, fails, tells
 from jivs.errors import JivsError, TooManyError
 from jivs.ports.service import Service
@@ -35,6 +35,7 @@ _EVENTS: Schema = {
         "example": 'retry: 2000\n\nid: 7\nevent: state\ndata: {"id":"20260301T021500Z-3f9c21ab","state":"RUNNING"}\n\n',
     }
 }
+_OF_ONE = 20
 
 
 class Hub:
@@ -42,25 +43,25 @@ class Hub:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._queues: set[asyncio.Queue[Event | None]] = set()
+        self._queues: dict[asyncio.Queue[Event | None], int] = {}
         self._reader: asyncio.Task[None] | None = None
 
-    def listen(self, after: int) -> asyncio.Queue[Event | None]:
+    def require_room(self, user_id: int) -> None:
+        """Raises TooManyError where a user, or all of them, listen in too many places."""
+        if len(self._queues) >= _LISTENERS or list(self._queues.values()).count(user_id) >= _OF_ONE:
+            raise TooManyError("Too many listen to events already: try again later.", seconds=30)
+
+    def listen(self, after: int, user_id: int) -> asyncio.Queue[Event | None]:
         """A queue of the events from now on; None is its end. The first reader begins ``after`` that event."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue(_BACKLOG)
-        self._queues.add(queue)
+        self._queues[queue] = user_id
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read(after))
         return queue
 
-    def admit(self) -> None:
-        """Raises TooManyError if nobody else may listen."""
-        if len(self._queues) >= _LISTENERS:
-            raise TooManyError("Too many listen to events already: try again later.", seconds=30)
-
     def leave(self, queue: asyncio.Queue[Event | None]) -> None:
         """Nobody reads this queue any more."""
-        self._queues.discard(queue)
+        self._queues.pop(queue, None)
 
     async def _read(self, last: int) -> None:
         while self._queues:
@@ -90,12 +91,13 @@ def _text(event: Event) -> str:
 
 
 async def _stream(
-    service: Service, hub: Hub, last: int, newest: int, extraction_id: int, seconds: float
+    service: Service, hub: Hub, caller: Caller, last: int, newest: int, extraction_id: int
 ) -> AsyncIterator[str]:
     """What was missed, then what comes, until the access token expires."""
+    seconds = caller.claims.expires_at - service.clock.now().timestamp()
     end = asyncio.get_running_loop().time() + seconds
     last = newest if last < 0 or last > newest else last
-    queue = hub.listen(newest)
+    queue = hub.listen(newest, caller.user.id)
     try:
         yield "retry: 2000\n\n"
         while page := await run_in_threadpool(service.work().events, last, _PAGE):
@@ -134,12 +136,11 @@ async def stream_events(
     ``Last-Event-ID`` goes on behind that event. The stream ends when the access token expires.
     """
     hub: Hub = request.app.state.hub
-    hub.admit()  # what can be refused is refused before the answer has begun
+    hub.require_room(caller.user.id)  # what can be refused is refused before the answer has begun
     newest = await run_in_threadpool(service.work().last_event)
-    seconds = caller.claims.expires_at - service.clock.now().timestamp()
     last = int(last_event_id) if last_event_id else -1
     return StreamingResponse(
-        _stream(service, hub, last, newest, extraction_id, seconds),
+        _stream(service, hub, caller, last, newest, extraction_id),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )

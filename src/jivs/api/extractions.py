@@ -10,9 +10,10 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field, model_validator
 
 from jivs.api.connections import ConnectionConfig, SourceType, address
-from jivs.api.deps import LARGEST, Count, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.deps import LARGEST, Count, Given, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
+from jivs.api.rates import ConnectingDep
 from jivs.api.runs import LogPage, Priority, RunOut, RunPage, StatisticsOut, log_page, run_out, run_page, statistics_out
 from jivs.api.sources import Name, Tried, tried
 from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
@@ -33,7 +34,7 @@ Pattern = Annotated[str, Field(min_length=1, max_length=300)]
 Sql = Annotated[str, Field(max_length=100_000)]
 
 
-class ExtractionIn(Model):
+class ExtractionIn(Given):
     """An extraction: a source, and what of it; all tables, if nothing is said.
 
     The source is ``sourceId``, or ``sourceType`` with ``connectionConfig``, which is kept as a source of the same name.
@@ -113,7 +114,7 @@ class ExtractionPage(Model):
     total_pages: Count | None = None
 
 
-class TestedConnection(Model):
+class TestedConnection(Given):
     """A connection to be tried: a source that is kept, or one that is not."""
 
     source_id: Id | None = None
@@ -253,7 +254,7 @@ def add_extraction(service: ServiceDep, worker: WorkerDep, body: ExtractionIn) -
 
 
 @router.post("/test-connection", responses=fails(404, 409))
-def try_connection(service: ServiceDep, _: WorkerDep, body: TestedConnection) -> Tried:
+def try_connection(service: ServiceDep, _: WorkerDep, __: ConnectingDep, body: TestedConnection) -> Tried:
     """Connect, and say what answered."""
     if body.source_id is not None:
         return tried(sources.try_kept(service, body.source_id))

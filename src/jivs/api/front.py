@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jivs.api.deps import etag
 from jivs.api.extractions import extraction_out
+from jivs.api.rates import Rates
 from jivs.domain.access import Right
 from jivs.domain.extraction import Extraction
 from jivs.errors import JivsError
@@ -35,9 +36,10 @@ Answer = tuple[bytes, str]
 class Front:
     """Middleware in plain ASGI."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service, rates: Rates) -> None:
         self._app = app
         self._service = service
+        self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "GET" and scope["path"].startswith(_LIST):
@@ -65,6 +67,7 @@ class Front:
         if not token.startswith(b"Bearer ") or not token.isascii():
             return None
         user, _ = users.authenticate(self._service, token[7:].decode())
+        self._rates.take(user.id)
         if not user.may(Right.READ):
             return None
         scope["jivs.user"], scope["jivs.route"] = user.username, _LIST if one is None else f"{_LIST}/{{extraction_id}}"

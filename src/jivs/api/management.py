@@ -22,6 +22,7 @@ from jivs import __version__
 from jivs.api import actuator
 from jivs.api.app import prepare, surround
 from jivs.api.deps import Model, ServiceDep, may
+from jivs.api.rates import Rates
 from jivs.domain.access import Right
 from jivs.errors import ForbiddenError, NotFoundError
 from jivs.operations.health import Health
@@ -54,7 +55,7 @@ def create(service: Service, health: Health, *, address: str) -> FastAPI:
     """The application of the listener at an address. Off loopback all of it is for ADMIN, except what is public anyway."""
     app = FastAPI(title="JiVS management", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
     here = is_loopback(address)
-    prepare(app, service, health, trusted=here)
+    prepare(app, service, health, trusted=here, rates=Rates())
     app.state.root_level = logging.root.level
     rule = _named_as_here if here else may(Right.ADMINISTER)
     app.include_router(router, dependencies=[Depends(rule)])

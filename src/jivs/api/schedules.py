@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, Field
 
-from jivs.api.deps import LARGEST, Count, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.deps import LARGEST, Count, Given, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
 from jivs.domain.schedule import MissedRuns, Schedule, ScheduleDraft, Timing
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/schedules", tags=["schedules"], route_class=Idempote
 Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
 
 
-class ScheduleIn(Model):
+class ScheduleIn(Given):
     """A schedule: which extraction, and when."""
 
     name: Annotated[str, Field(min_length=1, max_length=90, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["nightly"])]

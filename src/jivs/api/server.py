@@ -5,14 +5,16 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import uvicorn
 from fastapi import FastAPI
 
 from jivs.api import management
 from jivs.api.app import count_runs, create
+from jivs.api.rates import Rates
 from jivs.api.wire import Bounded
 from jivs.operations.health import Health
 from jivs.ports.service import Service
@@ -20,17 +22,31 @@ from jivs.ports.service import Service
 _ENDING_SECONDS = 5.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """What the operator allows: web sites that may call the service, reverse proxies that are believed, and how much one
+    user may ask for.
+    """
+
+    origins: list[str]
+    proxies: list[str]
+    rates: Rates
+
+
 class _Server(uvicorn.Server):
     """Tells when it listens, with its handlers of signals in place."""
 
-    def __init__(self, app: FastAPI, listening: Callable[[], None], *, graceful: int = 20) -> None:
+    def __init__(
+        self, app: FastAPI, listening: Callable[[], None], *, graceful: int = 20, proxies: Sequence[str] = ()
+    ) -> None:
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             server_header=False,
             date_header=True,
-            proxy_headers=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=list(proxies),
             timeout_keep_alive=65,
             timeout_graceful_shutdown=graceful,
             loop="uvloop",
@@ -49,14 +65,14 @@ def run(
     service: Service,
     public: socket.socket | None,
     private: socket.socket | None,
-    origins: list[str],
     ready: Callable[[str], None],
+    allowed: Allowed,
 ) -> None:
     """Serve until SIGTERM; requests in progress are finished. ``ready`` hears the addresses once they answer.
 
     ``public``: where the service listens; None: there are workers only. ``private``: the management listener.
     """
-    app = create(service, origins=origins)
+    app = create(service, origins=allowed.origins, rates=allowed.rates)
     health: Health = app.state.health
     health.ready()  # opens the catalog
     count_runs(service)
@@ -67,7 +83,7 @@ def run(
         _Server(_management(service, health, private), lambda: ready(f"Management is at {_url(private)}")).run([private])
         return
     with _beside(service, health, private, ready):
-        _Server(app, lambda: ready(f"JiVS is at {_url(public)}")).run(sockets=[public])
+        _Server(app, lambda: ready(f"JiVS is at {_url(public)}"), proxies=allowed.proxies).run(sockets=[public])
 
 
 def _management(service: Service, health: Health, listener: socket.socket) -> FastAPI:

@@ -7,11 +7,26 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from jivs.api.deps import LARGEST, AdminDep, Count, Estimate, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.deps import (
+    LARGEST,
+    AdminDep,
+    Count,
+    Estimate,
+    Given,
+    Hidden,
+    Id,
+    Model,
+    ReaderDep,
+    ServiceDep,
+    VersionDep,
+    WorkerDep,
+    etag,
+)
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
+from jivs.api.rates import ConnectingDep
 from jivs.domain.registry import Source, SourceDraft
 from jivs.domain.schema import TableKind
 from jivs.domain.source import Secret
@@ -23,13 +38,13 @@ router = APIRouter(prefix="/sources", tags=["sources"], route_class=Idempotent)
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["sales"])]
 
 
-class SourceIn(Model):
+class SourceIn(Given):
     """A source. The URL may hold user and password; ``password`` counts before it. Left out, a kept password stays."""
 
     name: Name
     url: Annotated[str, Field(min_length=1, max_length=4000, examples=["postgresql://reader@db.example:5432/sales"])]
     username: Annotated[str, Field(max_length=300)] = ""
-    password: Annotated[SecretStr | None, Field(max_length=4000)] = None
+    password: Annotated[Hidden | None, Field(max_length=4000)] = None
     max_connections: Annotated[int, Field(ge=0, le=1000, description="At once; 0: the service's default.")] = 0
     max_rows_per_second: Annotated[int, Field(ge=0, le=10**9, description="0: no limit.")] = 0
 
@@ -181,13 +196,13 @@ def turn_keys(service: ServiceDep, admin: AdminDep) -> Turned:
 
 
 @router.post("/{source_id:id}/test", responses=fails(409))
-def try_source(service: ServiceDep, _: WorkerDep, source_id: Id) -> Tried:
+def try_source(service: ServiceDep, _: WorkerDep, __: ConnectingDep, source_id: Id) -> Tried:
     """Connect, and say what answered."""
     return tried(sources.try_kept(service, source_id))
 
 
 @router.get("/{source_id:id}/tables", responses=fails(409))
-def list_source_tables(service: ServiceDep, _: WorkerDep, source_id: Id) -> list[SourceTable]:
+def list_source_tables(service: ServiceDep, _: WorkerDep, __: ConnectingDep, source_id: Id) -> list[SourceTable]:
     """What the source has."""
     return [
         SourceTable(

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, SecretStr
 
-from jivs.api.deps import LARGEST, AdminDep, CallerDep, Id, Model, ServiceDep, VersionDep, etag
+from jivs.api.deps import LARGEST, AdminDep, CallerDep, Given, Hidden, Id, Model, ServiceDep, VersionDep, etag
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
 from jivs.domain.access import Role, User
@@ -20,11 +20,11 @@ router = APIRouter(prefix="/users", tags=["users"], route_class=Idempotent)
 RolesField = Annotated[frozenset[Role], Field(min_length=1, examples=[["DATA_ENGINEER"]])]
 
 
-class NewUser(Model):
+class NewUser(Given):
     """An account to be made."""
 
     username: Annotated[str, Field(min_length=1, max_length=100, examples=["ada"])]
-    password: Annotated[SecretStr, Field(max_length=1024, examples=["a few words that nobody guesses"])]
+    password: Annotated[Hidden, Field(max_length=1024, examples=["a few words that nobody guesses"])]
     roles: RolesField
 
 
@@ -35,11 +35,11 @@ class ChangedUser(Model):
     active: bool = True
 
 
-class NewPassword(Model):
+class NewPassword(Given):
     """A new password; ``oldPassword`` where it is one's own."""
 
-    old_password: Annotated[SecretStr, Field(max_length=1024)] = SecretStr("")
-    new_password: Annotated[SecretStr, Field(max_length=1024)]
+    old_password: Annotated[Hidden, Field(max_length=1024)] = SecretStr("")
+    new_password: Annotated[Hidden, Field(max_length=1024)]
 
 
 class UserOut(Model):

@@ -13,9 +13,10 @@ import typer
 
 from jivs.cli.frame import Output, build_service, clear_errors
 from jivs.cli.supervisor import supervise
-from jivs.errors import SettingsError, UnreachableError
+from jivs.errors import JivsError, SettingsError, UnreachableError
 
 if TYPE_CHECKING:
+    from jivs.ports.service import Service
     from jivs.settings import Settings
 
 _NONE = -1
@@ -36,6 +37,7 @@ def serve(
             print(f"First user: {made[0].username}, password: {made[1].reveal()}", file=sys.stderr)
             print("It is shown this once; jivs user password admin sets another.", file=sys.stderr, flush=True)
         _require_room(settings)
+        _require_shelf(service)
         chosen = settings.server_port if port is None else port
         public = _listen(settings.server_address, chosen, "SERVER_PORT or --port")
         raise typer.Exit(_run(settings, public, workers=workers))
@@ -63,6 +65,20 @@ def _require_room(settings: Settings) -> None:
         if finding.severity is Severity.ERROR:
             raise SettingsError(finding.message)
         logging.getLogger("jivs").warning(finding.message)
+
+
+def _require_shelf(service: Service) -> None:
+    """Whether the archives of the catalog are here. Raises SettingsError where they are not; a store that does not answer
+    keeps nobody from starting.
+    """
+    from jivs.operations import shelf
+
+    try:
+        shelf.require(service)
+    except SettingsError:
+        raise
+    except JivsError as error:
+        logging.getLogger("jivs").warning(error.message)
 
 
 def _run(settings: Settings, public: socket.socket | None, *, workers: bool) -> int:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
+from jivs.connectors._file_place import Place
 from jivs.connectors._file_text import (
     Content,
     Encoding,
@@ -51,11 +51,11 @@ class Dialect:
 class Csv:
     """One CSV file."""
 
-    def __init__(self, path: Path, dialect: Dialect, encoding: str, limits: Limits) -> None:
-        self._path = path
+    def __init__(self, place: Place, dialect: Dialect, encoding: str, limits: Limits) -> None:
+        self._place = place
         self._dialect = dialect
         self._limits = limits
-        self.encoding: Encoding = find_encoding(path, encoding)
+        self.encoding: Encoding = find_encoding(place, encoding)
         csv.field_size_limit(largest_record(limits))
         self.header, self.names = self._names()
 
@@ -63,7 +63,7 @@ class Csv:
         """Everything is text unless types are stated or inferred from the whole file."""
         unknown = set(types) - set(self.names)
         if unknown:
-            raise UsageError(f"types: {self._path.name} has no column {', '.join(sorted(unknown))}.")
+            raise UsageError(f"types: {self._place.name} has no column {', '.join(sorted(unknown))}.")
         inferred = self._infer() if infer else {}
         return [
             Column(
@@ -116,7 +116,7 @@ class Csv:
     def count(self) -> int:
         """Records, those that cannot be parsed included."""
         if self._compiled:
-            with closing(Content(self._path, self.encoding)) as content, self._clear_errors():
+            with closing(Content(self._place, self.encoding)) as content, self._clear_errors():
                 return compiled.count(content.receive, self._format([]))
         return sum(1 for _ in self._records())
 
@@ -144,7 +144,7 @@ class Csv:
     def _read_compiled(self, columns: Sequence[Column]) -> Iterator[Chunk]:
         most = min(self._limits.batch_rows or _MOST_ROWS, _MOST_ROWS)
         limits = BatchLimits(most, self._limits.batch_bytes, 0)
-        with closing(Content(self._path, self.encoding)) as content, self._clear_errors():
+        with closing(Content(self._place, self.encoding)) as content, self._clear_errors():
             for rows, rejected in compiled.read(content.receive, self._format(columns), limits):
                 yield Chunk(batch=rows.batch, values=rows.misfits, rows=tuple(rejected))
 
@@ -153,7 +153,7 @@ class Csv:
         try:
             yield
         except compiled.RecordTooLargeError:
-            raise too_large(self._path, self._limits) from None
+            raise too_large(self._place, self._limits) from None
 
     # -- records --------------------------------------------------------------------------------------------------
 
@@ -163,13 +163,14 @@ class Csv:
             return [], []
         record, taken = first
         if not record and self._dialect.header:
-            raise UsageError(f"{self._path.name}: its first line, which should hold the names, is blank. Say header=false.")
+            raise UsageError(f"{self._place.name}: its first line, which should hold the names, is blank. Say header=false.")
         if record is None:
             raise UsageError(
-                f"{self._path.name}: its first line is no CSV record: {taken[-1].raw[:60]!r}. State its dialect."
+                f"{self._place.name}: its first line is no CSV record: {taken[-1].raw[:60]!r}. State its dialect."
             )
         width = max(1, len(record))
         cells = record if self._dialect.header else [f"column_{index + 1}" for index in range(width)]
+        self._place.require_columns(len(cells))
         names: list[str] = []
         for index, cell in enumerate(cells):
             name = cell_bytes(cell).decode(errors="replace") or f"column_{index + 1}"
@@ -204,7 +205,7 @@ class Csv:
         taken: list[Line] = []
 
         def feed() -> Iterator[str]:
-            for line in lines(self._path, self.encoding, self._limits):
+            for line in lines(self._place, self.encoding, self._limits):
                 taken.append(line)
                 yield line.text if line.valid else "\n"
 
@@ -222,7 +223,7 @@ class Csv:
                 return
             except csv.Error as error:
                 if "field larger than" in str(error):
-                    raise too_large(self._path, self._limits) from None
+                    raise too_large(self._place, self._limits) from None
                 record = None
             yield record, list(taken)
             taken.clear()

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from pathlib import Path
 
 import pyarrow as pa
 
+from jivs.connectors._file_place import Place
 from jivs.connectors._file_text import (
     Content,
     Encoding,
@@ -106,10 +106,10 @@ def _cell(value: object, raw: str) -> Cell:
 class JsonLines:
     """One JSON Lines file. A pass over the whole file finds the keys and what their values are."""
 
-    def __init__(self, path: Path, encoding: str, limits: Limits) -> None:
-        self._path = path
+    def __init__(self, place: Place, encoding: str, limits: Limits) -> None:
+        self._place = place
         self._limits = limits
-        self.encoding: Encoding = find_encoding(path, encoding)
+        self.encoding: Encoding = find_encoding(place, encoding)
         self._classes: dict[str, set[str]] = {}
         self._total = 0
         self._seen: dict[str, int] = {}
@@ -130,6 +130,7 @@ class JsonLines:
         for key, (class_, _) in item.items():
             self._classes.setdefault(key, set()).add(class_)
             self._seen[key] = self._seen.get(key, 0) + 1
+        self._place.require_columns(len(self._classes))
 
     @property
     def definition(self) -> str:
@@ -179,10 +180,10 @@ class JsonLines:
     @contextmanager
     def _content(self) -> Iterator[Content]:
         try:
-            with closing(Content(self._path, self.encoding)) as content:
+            with closing(Content(self._place, self.encoding)) as content:
                 yield content
         except RecordTooLargeError:
-            raise too_large(self._path, self._limits) from None
+            raise too_large(self._place, self._limits) from None
 
     def _census_compiled(self) -> None:
         broken = 0
@@ -261,7 +262,7 @@ class JsonLines:
         return sum(1 for _ in self._records())
 
     def _records(self) -> Iterator[dict[str, Cell] | QuarantinedRow]:
-        for number, line in enumerate(lines(self._path, self.encoding, self._limits), start=1):
+        for number, line in enumerate(lines(self._place, self.encoding, self._limits), start=1):
             item = self._record(number, line)
             if item is not None:
                 yield item

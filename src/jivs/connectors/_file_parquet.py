@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jivs.connectors._file_place import Place
 from jivs.domain.arrow import arrow_type
 from jivs.domain.schema import ArchiveType, Column, Fidelity, Kind
 from jivs.domain.source import Limits
@@ -41,20 +41,21 @@ _SAME = {
 class Parquet:
     """One Parquet file."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
-        self._path = path
+    def __init__(self, place: Place, limits: Limits) -> None:
+        self._place = place
         self._limits = limits
         try:
-            with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
+            with place.held() as path, pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
                 self.rows: int = file.metadata.num_rows
                 self._groups: int = file.metadata.num_row_groups
                 self._bytes = sum(file.metadata.row_group(index).total_byte_size for index in range(self._groups))
                 self._schema: pa.Schema = file.schema_arrow
+                place.require_columns(len(self._schema.names))
                 self._names = _unique(self._schema.names)
         except FileNotFoundError:
-            raise UsageError(f"There is no file {path}.") from None
+            raise UsageError(f"There is no file {place}.") from None
         except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"{path} is not a readable Parquet file: {error}.") from error
+            raise UsageError(f"{place} is not a readable Parquet file: {error}.") from error
 
     def columns(self) -> list[Column]:
         """The archive's columns; nested values and what has no archive type become text."""
@@ -80,13 +81,13 @@ class Parquet:
         size = max(1, min(self._limits.batch_rows or 64 << 10, self._limits.batch_bytes // width))
         positions = [self._names.index(column.name) for column in columns]
         try:
-            with pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us") as file:
+            with self._place.held() as path, pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
                 for batch in file.iter_batches(batch_size=size, use_threads=False):
                     arrays = [_rule(batch.schema.field(index).type)[1](batch.column(index)) for index in positions]
                     names = [f"c{index}" for index in range(len(arrays))]
                     yield Chunk(batch=pa.RecordBatch.from_arrays(arrays, names=names))
         except (pa.ArrowException, OSError) as error:
-            raise IntegrityError(f"{self._path} is damaged: {error}.") from error
+            raise IntegrityError(f"{self._place} is damaged: {error}.") from error
 
     def count(self) -> int:
         """Rows, as its footer says."""

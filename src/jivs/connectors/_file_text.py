@@ -6,11 +6,11 @@ import codecs
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
 
+from jivs.connectors._file_place import Place
 from jivs.domain.source import Limits
 from jivs.errors import IntegrityError, RowTooLargeError, UsageError
 
@@ -56,32 +56,33 @@ class Line:
     valid: bool
 
 
-def compression_of(path: Path) -> str:
+def compression_of(place: Place) -> str:
     """The compression that a name's ending stands for; empty for none."""
-    return COMPRESSIONS.get(path.suffix.lower(), "")
+    return COMPRESSIONS.get(place.path.suffix.lower(), "")
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(place: Place) -> BinaryIO:
     """The file's content, decompressed."""
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a file.")
     try:
-        compression = compression_of(path)
-        return pa.input_stream(str(path), compression=compression or None, buffer_size=_BLOCK)  # type: ignore[no-any-return]
+        with place.held() as path:
+            if path.exists() and not path.is_file():
+                raise UsageError(f"{place} is not a file.")
+            compression = compression_of(place)
+            return pa.input_stream(str(path), compression=compression or None, buffer_size=_BLOCK)  # type: ignore[no-any-return]
     except FileNotFoundError:
-        raise UsageError(f"There is no file {path}.") from None
+        raise UsageError(f"There is no file {place}.") from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}. Check its permissions.") from None
+        raise UsageError(f"{place} cannot be read: {error.strerror or error}. Check its permissions.") from None
 
 
-def blocks(path: Path) -> Generator[bytes, None, None]:
+def blocks(place: Place) -> Generator[bytes, None, None]:
     """The content in pieces. Raises IntegrityError where the compressed data is damaged or ends early."""
-    with open_file(path) as file:
+    with open_file(place) as file:
         while True:
             try:
                 block = file.read(_BLOCK)
             except OSError as error:
-                raise IntegrityError(f"{path} is damaged or truncated: its compressed data cannot be read.") from error
+                raise IntegrityError(f"{place} is damaged or truncated: its compressed data cannot be read.") from error
             if not block:
                 return
             yield block
@@ -90,8 +91,8 @@ def blocks(path: Path) -> Generator[bytes, None, None]:
 class Content:
     """The bytes of a file behind its byte order mark, for whoever brings a buffer."""
 
-    def __init__(self, path: Path, encoding: Encoding) -> None:
-        self._blocks = blocks(path)
+    def __init__(self, place: Place, encoding: Encoding) -> None:
+        self._blocks = blocks(place)
         self._rest = memoryview(b"")
         skip = encoding.mark
         while skip and (block := next(self._blocks, b"")):
@@ -112,7 +113,7 @@ class Content:
         self._blocks.close()
 
 
-def find_encoding(path: Path, stated: str) -> Encoding:
+def find_encoding(place: Place, stated: str) -> Encoding:
     """The stated encoding, that of the byte order mark, or a detected one (a pass over the whole file).
 
     Detected is UTF-8 wherever most of what is not ASCII is valid UTF-8 (the rest goes to quarantine), otherwise cp1252, or
@@ -124,18 +125,18 @@ def find_encoding(path: Path, stated: str) -> Encoding:
             name = codecs.lookup(stated).name
         if name not in _TEXT_ENCODINGS:
             raise UsageError(f"Encoding {stated!r} is not read. Use one of: {', '.join(sorted(_TEXT_ENCODINGS))}.")
-    head = next(blocks(path), b"")[:4]
+    head = next(blocks(place), b"")[:4]
     for mark, marked in _BOMS:
         if head.startswith(mark):
             return Encoding(name=marked, how="byte order mark", mark=len(mark))
     if name:
         return Encoding(name=_TEXT_ENCODINGS[name], how="stated")
     if head.count(0) >= 2:
-        raise UsageError(f"{path.name} begins with NUL bytes: state its ?encoding= (utf-16-le, utf-16-be, utf-32-le, ...).")
+        raise UsageError(f"{place.name} begins with NUL bytes: state its ?encoding= (utf-16-le, utf-16-be, utf-32-le, ...).")
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     valid = invalid = 0
     undefined = False
-    for block in blocks(path):
+    for block in blocks(place):
         if block.isascii():
             continue
         text = decoder.decode(block)
@@ -148,13 +149,13 @@ def find_encoding(path: Path, stated: str) -> Encoding:
     return Encoding(name="iso8859-1" if undefined else "cp1252", how="detected")
 
 
-def lines(path: Path, encoding: Encoding, limits: Limits) -> Iterator[Line]:
+def lines(place: Place, encoding: Encoding, limits: Limits) -> Iterator[Line]:
     """The lines with their ends, in constant memory. Raises RowTooLargeError for one above the limit."""
     newline = "\n".encode(encoding.name)
     width = len(newline)
     rest = b""
     skip = encoding.mark
-    for block in blocks(path):
+    for block in blocks(place):
         data = rest + block
         if skip:
             data, skip = data[skip:], 0
@@ -165,7 +166,7 @@ def lines(path: Path, encoding: Encoding, limits: Limits) -> Iterator[Line]:
             yield decoded(raw, encoding)
         rest = data[start:]
         if len(rest) > largest_record(limits):
-            raise too_large(path, limits)
+            raise too_large(place, limits)
     if rest:
         yield decoded(rest, encoding)
 
@@ -175,10 +176,10 @@ def largest_record(limits: Limits) -> int:
     return limits.heavy_row
 
 
-def too_large(path: Path, limits: Limits) -> RowTooLargeError:
+def too_large(place: Place, limits: Limits) -> RowTooLargeError:
     """The error for a larger one."""
     return RowTooLargeError(
-        f"A record of {path.name} has more than {largest_record(limits) >> 20} MB, 1/32 of the memory limit: raise "
+        f"A record of {place.name} has more than {largest_record(limits) >> 20} MB, 1/32 of the memory limit: raise "
         "JIVS_EXTRACTION__MEMORY_LIMIT (or a quote is left open somewhere before)."
     )
 

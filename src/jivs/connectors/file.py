@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jivs.connectors._file_csv import Csv, Dialect
 from jivs.connectors._file_jsonl import JsonLines
 from jivs.connectors._file_parquet import Parquet
+from jivs.connectors._file_place import Place
 from jivs.connectors._file_text import COMPRESSIONS, compression_of
 from jivs.connectors._sql import OneByOne, narrow, parse_options
 from jivs.domain.fingerprint import EMPTY, Fingerprint
@@ -97,7 +98,7 @@ class _Session(OneByOne):
         self._limits = limits
         self._request = request
         self._pace = pace
-        self._files: dict[TableName, Path] = {}
+        self._files: dict[TableName, Place] = {}
         self._links: list[str] = []
         self._states: dict[TableName, _State] = {}
         self._details: dict[TableName, tuple[Table, Csv | JsonLines | Parquet]] = {}
@@ -132,6 +133,9 @@ class _Session(OneByOne):
             else:
                 path.open("rb").close()
                 found = [path]
+            places = [Place(item, self._address.roots) for item in found]
+            for place in places:
+                place.stat()
         except FileNotFoundError:
             raise UsageError(f"There is no file or folder {pattern}. Check the path.") from None
         except OSError as error:
@@ -140,8 +144,7 @@ class _Session(OneByOne):
             ) from None
         if not found:
             raise UsageError(f"{pattern} has no CSV, JSON Lines or Parquet file.")
-        for name, item in zip(_names(found), found, strict=True):
-            self._files[TableName(schema="", name=name)] = item
+        self._files = {TableName(schema="", name=name): place for name, place in zip(_names(found), places, strict=True)}
 
     def _walk(self, folder: Path) -> list[Path]:
         """Every file below a folder. One that cannot be read is an error; links to folders are said, not followed."""
@@ -158,8 +161,8 @@ class _Session(OneByOne):
     def tables(self) -> Sequence[Listing]:
         self._find()
         return [
-            Listing(name=name, kind=TableKind.FILE, estimated_bytes=path.stat().st_size)
-            for name, path in sorted(self._files.items())
+            Listing(name=name, kind=TableKind.FILE, estimated_bytes=place.stat().st_size)
+            for name, place in sorted(self._files.items())
         ]
 
     def describe(self, name: TableName) -> Table:
@@ -174,12 +177,12 @@ class _Session(OneByOne):
                 self._details[name] = self._describe(name, self._files[name])
             return self._details[name]
 
-    def _describe(self, name: TableName, path: Path) -> tuple[Table, Csv | JsonLines | Parquet]:
+    def _describe(self, name: TableName, place: Place) -> tuple[Table, Csv | JsonLines | Parquet]:
         options = self._options
-        kind = options.format or _format(path)
-        notes = [f"file {path.name}", f"format {kind}"]
-        if compression_of(path):
-            notes.append(f"compression {compression_of(path)}")
+        kind = options.format or _format(place.path)
+        notes = [f"file {place.name}", f"format {kind}"]
+        if compression_of(place):
+            notes.append(f"compression {compression_of(place)}")
         reader: Csv | JsonLines | Parquet
         columns: list[Column]
         rows = -1
@@ -187,29 +190,29 @@ class _Session(OneByOne):
         if kind in {"csv", "tsv"}:
             delimiter = options.delimiter or ("\t" if kind == "tsv" else ",")
             dialect = Dialect(delimiter=delimiter, quote=options.quote, header=options.header, null=options.null)
-            reader = Csv(path, dialect, options.encoding, self._limits)
+            reader = Csv(place, dialect, options.encoding, self._limits)
             columns = reader.columns(_types(options.types), infer=options.infer)
             notes.append(f"encoding {reader.encoding.name} ({reader.encoding.how})")
             if reader.header != reader.names and options.header:
                 notes.append(f"header as written: {reader.header}")
         elif kind == "jsonl":
-            reader = JsonLines(path, options.encoding, self._limits)
+            reader = JsonLines(place, options.encoding, self._limits)
             columns = reader.columns()
             ddl = reader.definition
             notes.append(f"encoding {reader.encoding.name} ({reader.encoding.how})")
         elif kind == "parquet":
-            reader = Parquet(path, self._limits)
+            reader = Parquet(place, self._limits)
             columns = reader.columns()
             rows = reader.rows
         else:
-            raise UsageError(f"{path.name}: its format cannot be told from its name: say ?format=csv, jsonl or parquet.")
+            raise UsageError(f"{place.name}: its format cannot be told from its name: say ?format=csv, jsonl or parquet.")
         table = Table(
             name=name,
             kind=TableKind.FILE,
             columns=assign_fields(narrow(columns, self._request.narrowing, str(name))),
             ddl=ddl,
             estimated_rows=rows,
-            estimated_bytes=path.stat().st_size,
+            estimated_bytes=place.stat().st_size,
             notes=tuple(notes),
         )
         return table, reader
@@ -319,8 +322,8 @@ def _stem(path: Path) -> str:
     return name
 
 
-def _state(path: Path) -> _State:
-    found = path.stat()
+def _state(place: Place) -> _State:
+    found = place.stat()
     return _State(found.st_size, found.st_mtime_ns, found.st_ino)
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from jivs.connectors import _sqlite_values as values
+from jivs.connectors._file_place import Place
 from jivs.connectors._sql import Connections, OneByOne, narrow, parse_options, query_listings, refuse_duplicates, single
 from jivs.connectors._sqlite_readers import Descriptors, Readers, Stored, misfit_of
 from jivs.domain.fingerprint import Fingerprint
@@ -110,6 +111,7 @@ class _Session(OneByOne):
     def _connect(self) -> sqlite3.Connection:
         if not self._path.is_file():
             raise UsageError(f"There is no SQLite file {self._path}. Check the path; sqlite:////absolute has four slashes.")
+        place = Place(self._path, self._address.roots)
         with self._clear_errors():
             connection = sqlite3.connect(
                 self._uri,
@@ -122,6 +124,7 @@ class _Session(OneByOne):
             connection.execute("pragma query_only = on")
             connection.execute("begin")
             connection.execute("select count(*) from sqlite_schema").fetchall()
+        place.require()  # of what is open: SQLite opens by name, and a descriptor of ours would end its locks
         return connection
 
     @contextmanager

@@ -45,7 +45,8 @@ class Address:
     """A connection URL taken apart. ``shown`` is what may be printed, logged and written into a manifest.
 
     ``pinned``: the IP address to connect to, where somebody resolved the host and checked it; the name service is not asked
-    again, for it might answer otherwise. Certificates are still held against the host's name.
+    again, for it might answer otherwise. Certificates are still held against the host's name. ``roots``: the folders below
+    which files have to be, links resolved, where somebody limits them; none: they may be anywhere.
     """
 
     scheme: str
@@ -56,6 +57,7 @@ class Address:
     password: Secret = field(default_factory=lambda: Secret(""))
     options: dict[str, str] = field(default_factory=dict, repr=False)
     pinned: str = ""
+    roots: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:

@@ -21,6 +21,10 @@ _NEVER = tuple(
 )  # fmt: skip
 """This host as nobody, link-local (the metadata endpoints of clouds), multicast, reserved, and metadata elsewhere."""
 
+_LAST_32_BITS = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")))
+"""Networks whose addresses end with one of IPv4: as it was once written, and behind NAT64 (RFC 4291, 6052, 8215)."""
+
+_LOOPBACK = ipaddress.IPv6Address("::1")
 _FILES = frozenset({"file", "sqlite"})
 _PATH_OPTIONS = ("cert", "key", "ca", "crl", "file")
 _PATTERN = re.compile(r"[*?\[]")
@@ -36,7 +40,7 @@ def checked(guard: Guard, address: Address) -> Address:
             _check_path(guard, value)
     if address.scheme in _FILES:
         _check_path(guard, address.database)
-        return address
+        return replace(address, roots=tuple(map(str, guard.roots)))
     return replace(address, pinned=_check_host(guard, address))
 
 
@@ -62,8 +66,17 @@ def _check_host(guard: Guard, address: Address) -> str:
     return str(found[0][-1][0])
 
 
+def _plain(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address to which packets for this one may go in the end."""
+    if ip.version == 4 or ip == _LOOPBACK:
+        return ip
+    if any(ip in network for network in _LAST_32_BITS):
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (ip, ip))[1]
+
+
 def _check_ip(guard: Guard, ip: ipaddress.IPv4Address | ipaddress.IPv6Address, address: Address) -> None:
-    plain = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None) or ip
+    plain = _plain(ip)
     never = any(one.version == network.version and one in network for network in _NEVER for one in (ip, plain))
     allowed = not guard.networks or any(plain.version == network.version and plain in network for network in guard.networks)
     if never or not allowed:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from jivs.domain.audit import Deed
 from jivs.domain.registry import Source, SourceDraft, place, without_password
 from jivs.domain.source import Address, Secret, ServerInfo
-from jivs.errors import JivsError, NotFoundError, UnreachableError, UsageError
+from jivs.errors import ForbiddenError, JivsError, NotFoundError, UnreachableError, UsageError
 from jivs.operations import _guard
 from jivs.ports.cache import CacheName
 from jivs.ports.connector import Listing, Request, Session
@@ -90,10 +91,12 @@ def try_kept(service: Service, source_id: int) -> Answer:
 
 
 def try_address(service: Service, address: Address) -> Answer:
-    """Connect, and say what answered; why not, where nothing did."""
+    """Connect, and say what answered; why not, where nothing did. Raises ForbiddenError for what is not allowed."""
     try:
         with closing(_session(service, address)) as session:
             return Answer(server=session.ping())
+    except ForbiddenError:
+        raise
     except JivsError as error:
         return Answer(server=None, error=error.message)
 
@@ -126,6 +129,10 @@ def turn_keys(service: Service, actor: str) -> tuple[int, int]:
 
 def check(service: Service, draft: SourceDraft) -> None:
     """Whether its options are right and the operator allows its address, as far as that can be said now."""
+    address = draft.address
+    parts = (address.host, address.database, address.username, *address.options, *address.options.values())
+    if any(unicodedata.category(character) == "Cc" for part in parts for character in part):
+        raise UsageError("A source's address has characters that cannot be written, such as NUL or a line break.")
     connector = service.app.connector(draft.address)
     with closing(connector.open(draft.address, service.app.limits, Request(), Throttle(0, service.clock))):
         pass  # its options are typed, and nothing connects before it is asked for something

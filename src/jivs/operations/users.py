@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import secrets
 import uuid
@@ -39,10 +40,12 @@ def login(service: Service, username: str, password: Secret, address: str) -> Se
     """Check a password and begin a session.
 
     After five failures within 15 minutes for a name (50 for an address), further attempts are refused until they are
-    forgotten, right or wrong: TooManyError says when to come back.
+    forgotten, right or wrong: TooManyError says when to come back. Of a name that nobody has, only a keyed digest is kept
+    and recorded: people type passwords there.
     """
     accounts = service.accounts()
-    name, place = f"user:{username.casefold()[:200]}", f"address:{address[:80]}"
+    digest = service.tokens.digest(username.casefold())
+    name, place = f"user:{digest}", f"address:{_place(address)}"
     if (
         accounts.failures([name], _WINDOW) >= _FREE_FAILURES
         or accounts.failures([place], _WINDOW) >= _FREE_FAILURES_OF_ADDRESS
@@ -52,9 +55,8 @@ def login(service: Service, username: str, password: Secret, address: str) -> Se
     right = service.passwords.verify(user.password_hash if user is not None else "", _normal(password))
     if user is None or not right or not user.active:
         accounts.failed([name, place], _WINDOW)
-        accounts.record(
-            Deed(actor=username[:100], action="login.failed", object=f"user:{username[:100]}", detail={"address": address})
-        )
+        who = user.username if user is not None else f"unknown-{digest[:16]}"
+        accounts.record(Deed(actor=who, action="login.failed", object=f"user:{who}", detail={"address": address}))
         raise UnauthenticatedError(_WRONG)
     accounts.forgive([name])
     if service.passwords.outdated(user.password_hash):
@@ -222,6 +224,17 @@ def _normal(password: Secret) -> Secret:
     import unicodedata
 
     return Secret(unicodedata.normalize("NFC", password.reveal()[:1024]))
+
+
+def _place(address: str) -> str:
+    """Whose failures are counted together: of IPv6 a network of 64 bits, which is what one customer has at least."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:80]
+    if found.version == 6:
+        return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
+    return str(found)
 
 
 def _now(service: Service) -> int:

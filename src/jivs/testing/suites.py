@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -189,6 +190,15 @@ class ShelfSuite:
     def test_a_probe_leaves_nothing_behind(self, shelf: Shelf) -> None:
         shelf.probe()
         assert shelf.names() == []
+        assert shelf.mark("") == ""
+
+    def test_a_mark_stays_whoever_else_proposes_one(self, shelf: Shelf) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            marks = set(pool.map(shelf.mark, ["one", "two", "three", "four"]))
+        assert marks < {"one", "two", "three", "four"}
+        assert {shelf.mark(""), shelf.mark("five")} == marks
+        assert shelf.names() == []
+        assert shelf.shown
 
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden", "a b", "a\0", "s3://other"])
     def test_what_is_no_name_has_no_address(self, shelf: Shelf, name: str) -> None:

@@ -13,11 +13,14 @@ import threading
 from collections.abc import Callable
 
 from jivs import bootstrap, logs, settings
-from jivs.errors import JivsError
+from jivs.errors import JivsError, SettingsError
+from jivs.operations import shelf
+from jivs.ports.service import Service
 from jivs.worker.dispatcher import Dispatcher
 from jivs.worker.scheduler import Scheduler
 
 _END_SECONDS = 5.0
+_ASK_SECONDS = 1.0
 
 
 def main() -> int:
@@ -34,17 +37,38 @@ def main() -> int:
         logs.announce(f"Error: {error.message}", logging.ERROR)
         return 2
 
+    ended = threading.Event()
+
     def end(*_: object) -> None:
+        ended.set()
         scheduler.end()
         dispatcher.end()
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     threading.Thread(target=_end_with_parent, args=(end,), name="parent", daemon=True).start()
+    if not _has_the_shelf(service, ended):
+        return 2
     scheduler.start()
     dispatcher.run()
     scheduler.join(_END_SECONDS)
     return 0
+
+
+def _has_the_shelf(service: Service, ended: threading.Event) -> bool:
+    """Wait until it is known whether the archives of the catalog are here; False where they are not."""
+    while not ended.is_set():
+        try:
+            shelf.require(service)
+        except SettingsError as error:
+            logs.announce(f"Error: {error.message}", logging.ERROR)
+            return False
+        except JivsError as error:
+            logging.getLogger(__name__).warning("It is not known whether the archives are here: %s", error.message)
+            ended.wait(_ASK_SECONDS)
+        else:
+            break
+    return True
 
 
 def _end_with_parent(end: Callable[[], None]) -> None:

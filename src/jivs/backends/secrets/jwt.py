@@ -19,6 +19,7 @@ SHORTEST_SECRET = 32
 
 _ISSUER = "jivs"
 _LONGEST = 4096
+_LARGEST_ID = 2**63 - 1
 
 
 class JwtTokens:
@@ -52,6 +53,8 @@ class JwtTokens:
             said: dict[str, Any] = jwt.decode(token, self._key, algorithms=["HS256"]).claims
             if said["iss"] != _ISSUER or said["typ"] != "access" or int(said["exp"]) <= now:
                 return None
+            if not 0 < int(said["sub"]) <= _LARGEST_ID:
+                return None
             return Claims(
                 user_id=int(said["sub"]),
                 username=str(said["name"]),
@@ -59,7 +62,7 @@ class JwtTokens:
                 token_id=str(said["jti"]),
                 expires_at=int(said["exp"]),
             )
-        except (JoseError, KeyError, TypeError, ValueError):
+        except (JoseError, KeyError, TypeError, ValueError, OverflowError):
             return None
 
     def digest(self, secret: str) -> str:

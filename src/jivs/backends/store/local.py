@@ -15,6 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import BinaryIO
 
+from jivs.backends.store import _marking
 from jivs.backends.store._paths import require_path
 from jivs.backends.store._probing import probe
 from jivs.backends.store._spool import clean
@@ -270,8 +271,25 @@ class LocalShelf:
     def address(self, name: str) -> str:
         return str(self._root / require_archive_name(name))
 
+    @property
+    def shown(self) -> str:
+        return str(self._root)
+
+    def mark(self, proposed: str) -> str:
+        store, found = LocalStore(self._root), ""
+        if not proposed:
+            return _marking.read(store)
+        while not found:
+            with suppress(FileNotFoundError):  # somebody else, who was quicker, has just tidied
+                found = _marking.write(store, proposed)
+        self._tidy()
+        return found
+
     def probe(self) -> None:
         probe(LocalStore(self._root))
+        self._tidy()
+
+    def _tidy(self) -> None:
         with suppress(OSError):  # of an archive of this name
             (self._root / "tmp").rmdir()
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
+from jivs.backends.store import _marking
 from jivs.backends.store._paths import is_path, require_path
 from jivs.backends.store._probing import probe
 from jivs.backends.store._s3_reader import TAIL, RangeReader
@@ -283,6 +284,15 @@ class S3Shelf:
 
     def address(self, name: str) -> str:
         return f"{self._place.address}/{require_archive_name(name)}"
+
+    @property
+    def shown(self) -> str:
+        return self._place.address
+
+    def mark(self, proposed: str) -> str:
+        with tempfile.TemporaryDirectory() as spools:
+            store = S3Store(self._place, Path(spools))
+            return _marking.write(store, proposed) if proposed else _marking.read(store)
 
     def probe(self) -> None:
         with tempfile.TemporaryDirectory() as spools:

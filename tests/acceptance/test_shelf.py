@@ -1,0 +1,62 @@
+"""Archives that a catalog tells of: whoever sees others is refused before it does any work."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jivs.testing.service import ServiceProcess
+
+
+def keys(pg: str) -> dict[str, str]:
+    sealing = base64.b64encode(bytes(range(32))).decode()
+    return {"DATABASE_URL": pg, "JWT_SECRET": "s" * 40, "ENCRYPTION_KEY": sealing, "HIKARI_MAXIMUM_POOL_SIZE": "4"}
+
+
+def worker(state: Path, **settings: str) -> subprocess.Popen[str]:
+    given = {"XDG_STATE_HOME": str(state), "MANAGEMENT_PORT": "0", "EXTRACTION_MAX_PARALLEL_JOBS": "1", **settings}
+    command = ["env", *(f"{name}={value}" for name, value in given.items()), sys.executable, "-m", "jivs", "worker"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_worker_beside_other_archives_is_refused(tmp_path: Path, pg: str) -> None:
+    shared = tmp_path / "shared"
+    with ServiceProcess(tmp_path / "one", STORAGE_LOCAL_PATH=str(shared), **keys(pg)):
+        mark = (shared / ".jivs-shelf").read_text().strip()
+        with worker(tmp_path / "two", **keys(pg)) as lost:
+            said = lost.stderr.read() if lost.stderr else ""
+        assert lost.returncode == 2, said
+        for word in ("STORAGE_PROVIDER=s3", "AWS_S3_BUCKET", "STORAGE_LOCAL_PATH", mark, str(tmp_path / "two"), "no mark"):
+            assert word in said, word
+        assert not (tmp_path / "two" / "jivs" / "archives").exists()
+        with worker(tmp_path / "three", STORAGE_LOCAL_PATH=str(shared), LOG_LEVEL="INFO", **keys(pg)) as beside:
+            assert beside.stderr is not None
+            line = next(line for line in beside.stderr if "Management is at" in line or "Error" in line)
+            assert "Error" not in line
+            beside.terminate()
+        assert beside.returncode == 0
+
+
+def test_a_service_whose_volume_is_not_mounted_is_refused_until_it_is(tmp_path: Path, pg: str) -> None:
+    volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
+    with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(volume), **keys(pg)):
+        pass
+    with pytest.raises(RuntimeError, match="no mark"):
+        ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg)).start()
+    elsewhere.mkdir()
+    (elsewhere / ".jivs-shelf").write_text("of another catalog")
+    with pytest.raises(RuntimeError, match="those of another"):
+        ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg)).start()
+    (elsewhere / ".jivs-shelf").write_bytes((volume / ".jivs-shelf").read_bytes())
+    with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg)):
+        pass
+
+
+def test_a_catalog_in_a_file_may_move_its_archives(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(tmp_path / folder)) as service:
+            assert service.url
