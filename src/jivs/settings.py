@@ -195,7 +195,7 @@ class Requests(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     per_second: int = Field(
-        default=2000,
+        default=5000,
         ge=0,
         le=1_000_000,
         description="Requests of one user per second in one process, ten times as many at once; more are told to come back. "
