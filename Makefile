@@ -28,7 +28,7 @@ servers: ## Install the database servers and tools that the tests start, where t
 	@tools/install-servers.sh
 
 test: servers setup ## Run every test, against real servers that it starts itself
-	$(BIN)/python -m pytest -m 'not soak'
+	$(BIN)/python -m pytest -m 'not soak' -n 2 --dist loadfile
 
 check: setup ## Static checks: style, types, rings, generated pages
 	$(BIN)/ruff check .
