@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
+from random import SystemRandom
 
 from jivs import logs
 from jivs.archive import chain
@@ -229,7 +229,7 @@ class Execution:
         if self._run.failures + 1 >= self._job.attempts:
             self._abandon()
             return RunState.FAILED, f"{error.message} Tried {self._job.attempts} times.", 0.0
-        wait = min(_LONGEST_WAIT, 2.0**self._run.failures) * random.uniform(0.75, 1.25)  # noqa: S311 - spreads attempts
+        wait = min(_LONGEST_WAIT, 2.0**self._run.failures) * SystemRandom().uniform(0.75, 1.25)
         self._telling.say("WARN", f"{error.message} Trying again in {wait:.0f} s.")
         return RunState.PENDING, error.message, self._service.clock.now().timestamp() + wait
 

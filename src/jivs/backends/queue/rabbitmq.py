@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from random import SystemRandom
 from typing import Any
 
 import pika
@@ -75,7 +75,7 @@ class _Line:
             lasted = time.monotonic() - began > 2 * _LONGEST_PAUSE
             pause = _SHORTEST_PAUSE if lasted else min(2 * pause, _LONGEST_PAUSE)
             self.tried.set()
-            self._closing.wait(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads the attempts of many processes
+            self._closing.wait(pause * SystemRandom().uniform(0.5, 1))  # spreads the attempts of many processes
 
     def _serve(self) -> None:
         connection = pika.BlockingConnection(self._parameters)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from random import SystemRandom
 from typing import Any, TypeVar
 
 from jivs import __version__
@@ -150,7 +150,7 @@ class S3Access:
             except Exception as error:
                 if not passing(error):
                     raise
-                time.sleep(random.random() * min(_LONGEST_PAUSE, 0.5 * 2**attempt))  # noqa: S311 - spreads callers, hides nothing
+                time.sleep(SystemRandom().random() * min(_LONGEST_PAUSE, 0.5 * 2**attempt))  # spreads callers
         return act()
 
 
