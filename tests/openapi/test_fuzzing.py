@@ -4,6 +4,7 @@ not in the document.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from jivs.testing.service import ServiceProcess
@@ -40,7 +42,13 @@ def service(tmp_path: Path) -> Iterator[ServiceProcess]:
     }
     with ServiceProcess(tmp_path / "state", **settings) as running, running.client() as client:
         other = client.post("/api/v1/users", json={"username": "other", "password": PASSWORD, "roles": ["VIEWER"]})
-        told = {"secret": SECRET, "id": 1, "username": "admin", "generation": 1, "other": other.json()["id"]}
+        told = {
+            "secret": SECRET,
+            "id": 1,
+            "username": "admin",
+            "generation": generation(client),
+            "other": other.json()["id"],
+        }
         (tmp_path / "told.json").write_text(json.dumps(told), encoding="utf-8")
         source = client.post("/api/v1/sources", json={"name": "sales", "url": f"sqlite:///{files}/sales.db"})
         extraction = {"name": "orders", "sourceId": source.json()["id"], "archive": "sales"}
@@ -52,6 +60,12 @@ def service(tmp_path: Path) -> Iterator[ServiceProcess]:
             time.sleep(0.05)
         client.post("/api/v1/schedules", json={"name": "nightly", "extractionId": 1, "cron": "30 2 * * *"})
         yield running
+
+
+def generation(client: httpx.Client) -> int:
+    """Of the account that is logged in, as its token has it."""
+    claims = client.headers["Authorization"].split(".")[1]
+    return int(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["gen"])
 
 
 def tried(service: ServiceProcess, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

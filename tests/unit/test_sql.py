@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from jivs.api.files import ArchiveFiles, place
+from jivs.api.files import NearFiles, place
 from jivs.archive import chain, sql
 from jivs.archive.sql import View, mentioned
 from jivs.backends.store.local import LocalStore
@@ -39,7 +39,7 @@ def test_of_many_views_a_query_gets_those_that_it_may_mean() -> None:
 def test_the_engine_knows_no_file_of_the_machine() -> None:
     """Not even if somebody could unlock its settings: the file systems that it may use have none."""
     views = sql.views(chain.require(LocalStore(GOLDEN)).manifest)
-    files = ArchiveFiles(str(GOLDEN), (path for view in views for path in view.files))
+    files = NearFiles(str(GOLDEN), (path for view in views for path in view.files))
     engine = sql.connect(views, place, only=files)
     try:
         assert engine.execute("select count(*) from a").fetchall() == [(400,)]
@@ -55,7 +55,7 @@ def test_no_file_but_those_of_the_archive_is_opened(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for path in ("data/a", "data/b", "c"):
         (tmp_path / path).write_bytes(b"0123456789")
-    files = ArchiveFiles(str(tmp_path), ["data/a", "../x", "data/../c", "c", "data/gone"])
+    files = NearFiles(str(tmp_path), ["data/a", "../x", "data/../c", "c", "data/gone"])
     with_it = files.open(place("data/a"))
     assert (with_it.read(3), with_it.tell(), with_it.seek(-2, 2), with_it.read(), with_it.seek(1), with_it.read(1)) == (
         b"012", 3, 8, b"89", 1, b"1"

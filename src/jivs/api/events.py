@@ -97,6 +97,11 @@ async def _stream(
     seconds = caller.claims.expires_at - service.clock.now().timestamp()
     end = asyncio.get_running_loop().time() + seconds
     last = newest if last < 0 or last > newest else last
+    try:
+        hub.require_room(caller.user.id)  # others came while this answer began
+    except TooManyError as error:
+        yield f": {error.message}\n\n"
+        return
     queue = hub.listen(newest, caller.user.id)
     try:
         yield "retry: 2000\n\n"

@@ -67,11 +67,13 @@ class Front:
         if not token.startswith(b"Bearer ") or not token.isascii():
             return None
         user, _ = users.authenticate(self._service, token[7:].decode())
-        self._rates.take(user.id)
         if not user.may(Right.READ):
             return None
         scope["jivs.user"], scope["jivs.route"] = user.username, _LIST if one is None else f"{_LIST}/{{extraction_id}}"
-        return self._one(int(one[1])) if one is not None else self._list(given.get(b"cursor", 0), given.get(b"limit", 50))
+        found = self._one(int(one[1])) if one is not None else self._list(given.get(b"cursor", 0), given.get(b"limit", 50))
+        if found is not None:  # or the framework counts it
+            self._rates.take(user.id)
+        return found
 
     def _one(self, extraction_id: int) -> Answer | None:
         head = self._service.extractions().head(extraction_id)

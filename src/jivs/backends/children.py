@@ -125,7 +125,8 @@ class _Reading:
                 length, start, count = REQUEST.unpack(head)
                 path = asked.read(length).decode(errors="replace")
                 data = self._bytes(path, start, count)
-                self._ours.sendall(ANSWER.pack(FAILED) if data is None else ANSWER.pack(len(data)) + data)
+                self._ours.sendall(ANSWER.pack(FAILED if data is None else len(data)))
+                self._ours.sendall(data or b"")
 
     def _bytes(self, path: str, start: int, count: int) -> bytes | None:
         try:
@@ -136,6 +137,8 @@ class _Reading:
             self.failure = self.failure or DamagedError(
                 "A file of the archive cannot be read: verify the archive.", detail=repr(error)
             )
+        except Exception as error:
+            self.failure = self.failure or FatalError("A file of the archive could not be read.", detail=repr(error))
         return None
 
 

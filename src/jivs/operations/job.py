@@ -77,8 +77,10 @@ class Room:
 
     def fit(self, resize: Callable[[int], int]) -> None:
         """Have ``resize`` make it so many, and remember how many there are."""
+        allowed = self._allowed
+        taken = resize(allowed)  # waits for servers: nobody may wait for that
         with self._lock:
-            self._taken, self._answered = resize(self._allowed), self._allowed
+            self._taken, self._answered = taken, allowed
 
     @property
     def taken(self) -> int:

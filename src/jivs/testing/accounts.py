@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jivs.domain.access import Role
+from jivs.domain.access import Role, User
 from jivs.domain.audit import GENESIS, Deed, chained
 from jivs.errors import AlreadyExistsError, ConflictError, UsageError
 from jivs.ports.accounts import Accounts, Refresh, Replayed
@@ -28,8 +28,8 @@ class AccountsSuite:
         return FakeClock()
 
     @staticmethod
-    def _refresh(accounts: Accounts, user_id: int, digest: str, expires_at: float, generation: int = 1) -> None:
-        kept = Refresh(digest=digest, family="f1", user_id=user_id, generation=generation, expires_at=expires_at)
+    def _refresh(accounts: Accounts, user: User, digest: str, expires_at: float) -> None:
+        kept = Refresh(digest=digest, family="f1", user_id=user.id, generation=user.generation, expires_at=expires_at)
         accounts.begin_session(kept, deed("login"))
 
     def test_a_user_is_kept_as_it_was(self, accounts: Accounts) -> None:
@@ -52,12 +52,18 @@ class AccountsSuite:
         assert len([user for user in made if user is not None]) == 1
         assert len(accounts.users()) == 1
 
+    def test_an_account_has_nothing_of_one_that_had_its_number(self, accounts: Accounts) -> None:
+        accounts.add("root", "h", ADMIN, deed())
+        gone = accounts.add("bob", "h", VIEWER, deed())
+        accounts.remove(gone.id, deed())
+        assert accounts.add("eve", "h", ADMIN, deed()).generation != gone.generation
+
     def test_a_change_voids_what_came_before_and_only_one_wins(self, accounts: Accounts) -> None:
         accounts.add("root", "h", ADMIN, deed())
         user = accounts.add("ada", "h", VIEWER, deed())
         changed = accounts.change(user.id, user.version, deed(), roles=ADMIN, active=False, password_hash="new")
         assert (changed.roles, changed.active, changed.password_hash) == (ADMIN, False, "new")
-        assert (changed.generation, changed.version) == (2, 2)
+        assert (changed.generation, changed.version) == (user.generation + 1, 2)
         with pytest.raises(ConflictError, match="meanwhile"):
             accounts.change(user.id, user.version, deed(), active=True)
         with pytest.raises(UsageError, match="role"):
@@ -85,9 +91,9 @@ class AccountsSuite:
     def test_a_refresh_token_is_used_once_and_its_reuse_ends_the_family(self, accounts: Accounts, clock: FakeClock) -> None:
         user = accounts.add("ada", "h", ADMIN, deed())
         later = clock.now().timestamp() + 100
-        self._refresh(accounts, user.id, "one", later)
+        self._refresh(accounts, user, "one", later)
         second = accounts.rotate("one", "two", later)
-        assert second == Refresh(digest="two", family="f1", user_id=user.id, generation=1, expires_at=later)
+        assert second == Refresh(digest="two", family="f1", user_id=user.id, generation=user.generation, expires_at=later)
         assert accounts.rotate("unknown", "x", later) is None
         assert accounts.rotate("one", "three", later) is None
         assert accounts.rotate("two", "four", later) is None
@@ -96,7 +102,7 @@ class AccountsSuite:
     def test_of_many_who_refresh_at_once_one_gets_a_successor(self, accounts: Accounts, clock: FakeClock) -> None:
         user = accounts.add("ada", "h", ADMIN, deed())
         later = clock.now().timestamp() + 100
-        self._refresh(accounts, user.id, "one", later)
+        self._refresh(accounts, user, "one", later)
         with ThreadPoolExecutor(4) as pool:
             got = list(pool.map(lambda number: accounts.rotate("one", f"next{number}", later), range(8)))
         assert len([one for one in got if one is not None]) == 1
@@ -106,7 +112,7 @@ class AccountsSuite:
         accounts.add("root", "h", ADMIN, deed())
         user = accounts.add("ada", "h", ADMIN, deed())
         now = clock.now().timestamp()
-        self._refresh(accounts, user.id, "one", now + 100)
+        self._refresh(accounts, user, "one", now + 100)
         if what == "expired":
             clock.advance(101)
         elif what == "changed":
@@ -125,7 +131,7 @@ class AccountsSuite:
     def test_expired_tokens_are_swept(self, accounts: Accounts, clock: FakeClock) -> None:
         user = accounts.add("ada", "h", ADMIN, deed())
         now = clock.now().timestamp()
-        self._refresh(accounts, user.id, "one", now + 10)
+        self._refresh(accounts, user, "one", now + 10)
         accounts.end_session("", "t1", now + 10, deed())
         assert accounts.sweep() == 0
         clock.jump(86_400)

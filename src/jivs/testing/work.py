@@ -10,9 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from jivs.domain.audit import Deed
 from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
-from jivs.domain.plan import Level, Selection
 from jivs.domain.registry import Source, SourceDraft
 from jivs.domain.run import Command, Counts, Order, Run, RunState
 from jivs.domain.source import Address
@@ -21,20 +19,10 @@ from jivs.ports.extractions import Extractions
 from jivs.ports.registry import Registry
 from jivs.ports.work import Work
 from jivs.testing.clock import FakeClock
-
-DEED = Deed(actor="ada", action="tested", object="extraction:x")
-JOB = Job(
-    archive="sales",
-    selection=Selection(tables=("a.*",), queries=(("q", "select 1"),), columns=("x",), where="x > 1"),
-    level=Level.FULL,
-    options={"infer": "true"},
-    parallel=4,
-    attempts=2,
-)
-Make = Callable[..., Extraction]
+from jivs.testing.orders import DEED, JOB, Make, OrdersSuite
 
 
-class WorkSuite:
+class WorkSuite(OrdersSuite):
     """Subclasses give the fixtures ``registry``, ``extractions`` and ``work`` of one fresh catalog on the fixture ``clock``;
     sources without a cap have 10 connections.
     """
@@ -62,10 +50,6 @@ class WorkSuite:
             return extractions.add(draft, "ada", DEED)
 
         return made
-
-    @staticmethod
-    def start(work: Work, extraction: Extraction, run_id: str = "r1") -> Run:
-        return work.submit(extraction, run_id, "/archives/sales", "ada", DEED)
 
     # -- extractions ------------------------------------------------------------------------------------------------
 
@@ -326,69 +310,6 @@ class WorkSuite:
         again = work.claim("w", 3)
         assert again is not None
         assert (again.failures, again.epoch) == (1, 2)
-
-    # -- commands ---------------------------------------------------------------------------------------------------
-
-    def test_what_needs_no_worker_is_done_at_once(self, make: Make, work: Work) -> None:
-        self.start(work, make())
-        assert work.command("r1", Command.PAUSE, DEED).state is RunState.PAUSED
-        assert work.claim("w", 3) is None
-        with pytest.raises(ConflictError, match="cannot be paused"):
-            work.command("r1", Command.PAUSE, DEED)
-        assert work.command("r1", Command.RESUME, DEED).state is RunState.PENDING
-        assert work.command("r1", Command.STOP, DEED).state is RunState.CANCELLED
-        for command in Command:
-            with pytest.raises(ConflictError, match="is CANCELLED"):
-                work.command("r1", command, DEED)
-        with pytest.raises(NotFoundError):
-            work.command("unknown", Command.STOP, DEED)
-
-    def test_a_worker_hears_what_it_is_told(self, make: Make, work: Work) -> None:
-        self.start(work, make())
-        run = work.claim("w", 3)
-        assert run is not None
-        told = work.command("r1", Command.PAUSE, DEED)
-        assert (told.state, told.order) == (RunState.RUNNING, Order.PAUSE)
-        kept = work.keep("r1", run.epoch, 3, Counts(), "")
-        assert kept is not None
-        assert kept.order is Order.PAUSE
-        work.hold("r1", run.epoch)
-        assert work.command("r1", Command.RESUME, DEED).state is RunState.RUNNING
-        kept = work.keep("r1", run.epoch, 3, Counts(), "")
-        assert kept is not None
-        assert (kept.order, kept.state) == (Order.GO_ON, RunState.RUNNING)
-        assert not work.settle("r1", run.epoch, RunState.PAUSED), "it was told to go on"
-        work.command("r1", Command.PAUSE, DEED)
-        work.hold("r1", run.epoch)
-        assert work.settle("r1", run.epoch, RunState.PAUSED)
-        assert work.command("r1", Command.RESUME, DEED).state is RunState.PENDING
-        again = work.claim("w", 3)
-        assert again is not None
-        assert again.failures == 0
-        work.command("r1", Command.STOP, DEED)
-        with pytest.raises(ConflictError, match="told to cancel"):
-            work.command("r1", Command.RESUME, DEED)
-        assert work.settle("r1", again.epoch, RunState.CANCELLED)
-
-    def test_a_run_that_was_done_when_it_was_held_ends_as_it_is(self, make: Make, work: Work) -> None:
-        self.start(work, make())
-        run = work.claim("w", 3)
-        assert run is not None
-        work.command("r1", Command.PAUSE, DEED)
-        work.hold("r1", run.epoch)
-        work.command("r1", Command.STOP, DEED)
-        assert work.settle("r1", run.epoch, RunState.COMPLETED)
-        ended = work.run("r1")
-        assert ended is not None
-        assert (ended.state, ended.order) == (RunState.COMPLETED, Order.GO_ON)
-
-    def test_a_run_without_a_living_worker_is_stopped_at_once(self, make: Make, work: Work, clock: FakeClock) -> None:
-        self.start(work, make())
-        run = work.claim("w", 3)
-        clock.advance(4)
-        assert run is not None
-        assert work.command("r1", Command.STOP, DEED).state is RunState.CANCELLED
-        assert work.keep("r1", run.epoch, 3, Counts(), "") is None
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 

@@ -76,6 +76,10 @@ def _work(service: Service, drain: threading.Event, hold_seconds: float) -> None
             _LOG.warning("No work can be claimed: %s", error.message)
             drain.wait(_UNREACHABLE_SECONDS)
             return
+        except Exception:  # or every process would end of it, one after the other
+            _LOG.exception("A defect kept work from being claimed")
+            drain.wait(_UNREACHABLE_SECONDS)
+            return
         if run is None:
             return
         _LOG.info("Run %s of extraction %s begins", run.id, run.extraction_id)

@@ -45,7 +45,7 @@ class _Child:
         """There may be work."""
         assert self.process.stdin is not None
         self.idle_since = None
-        with suppress(OSError):  # it has ended, and the dispatcher is about to see that
+        with suppress(OSError, ValueError):  # it has ended, and the dispatcher is about to see that
             self.process.stdin.write(b"\n")
             self.process.stdin.flush()
 
@@ -61,6 +61,7 @@ class _Child:
     def close(self) -> None:
         """Let it end once it is idle."""
         assert self.process.stdin is not None
+        self.idle_since = None  # nobody gives it anything any more
         with suppress(OSError):
             self.process.stdin.close()
 

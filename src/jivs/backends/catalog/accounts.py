@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from random import SystemRandom
 from typing import Any
 
 import sqlalchemy as sa
@@ -70,7 +71,7 @@ class SqlAccounts:
                 password_hash=password_hash,
                 roles=_joined(roles),
                 active=True,
-                generation=1,
+                generation=SystemRandom().randrange(1, 1 << 30),  # an id may come again, and its old tokens not with it
                 version=1,
                 created_at=now,
                 updated_at=now,

@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jivs.backends.catalog import trail
+from jivs.backends.catalog import submission, trail
 from jivs.backends.catalog.engine import Engine
-from jivs.backends.catalog.tables import sources
+from jivs.backends.catalog.tables import runs, sources
 from jivs.domain.audit import Deed
 from jivs.domain.registry import Source, SourceDraft, place
 from jivs.domain.source import Address
@@ -66,6 +66,10 @@ class SqlRegistry:
     def remove_source(self, source_id: int, deed: Deed) -> bool:
         try:
             with self._engine.write() as connection:
+                waiting = sa.select(runs.c.id).where(runs.c.source_id == source_id, runs.c.state.in_(submission.UNENDED))
+                run = connection.execute(waiting.limit(1)).first()
+                if run is not None:
+                    raise ConflictError(f"Run {run.id} uses source {source_id}: wait for its end, or stop it.")
                 if not connection.execute(sources.delete().where(sources.c.id == source_id)).rowcount:
                     return False
                 trail.append(self._engine, connection, self._now(), deed)

@@ -157,10 +157,10 @@ class SqlWork:
         return {source for source, used, cap in found if not _free(used, cap or self._connections)}
 
     def claim(self, owner: str, seconds: float) -> Run | None:
-        now = self._now()
-        with self._engine.write() as connection:
-            full: set[int] = set()
-            for _ in range(_TRIES):
+        full: set[int] = set()
+        for _ in range(_TRIES):  # a transaction each: whoever holds the locks of two sources may wait for one who wants them
+            with self._engine.write() as connection:
+                now = self._now()
                 row = self._next(connection, now, full)
                 if row is None:
                     return None
@@ -170,22 +170,21 @@ class SqlWork:
                     self._give_up(connection, row, now)
                     continue
                 granted = self._grant(connection, row, now, silent=silent)
-                if not granted:
-                    full |= {row["source_id"], *self._full(connection)}
-                    continue
-                taken = {
-                    "state": RunState.RUNNING.value,
-                    "order": row["order"] if silent else Order.GO_ON.value,
-                    "owner": owner,
-                    "epoch": row["epoch"] + 1,
-                    "lease_until": now + seconds,
-                    "connections": granted,
-                    "failures": row["failures"] + silent,
-                    "started_at": row["started_at"] or now,
-                    "updated_at": now,
-                    "phase": "starting",
-                }
-                return rows.run(self._set(connection, row["id"], taken))
+                if granted:
+                    taken = {
+                        "state": RunState.RUNNING.value,
+                        "order": row["order"] if silent else Order.GO_ON.value,
+                        "owner": owner,
+                        "epoch": row["epoch"] + 1,
+                        "lease_until": now + seconds,
+                        "connections": granted,
+                        "failures": row["failures"] + silent,
+                        "started_at": row["started_at"] or now,
+                        "updated_at": now,
+                        "phase": "starting",
+                    }
+                    return rows.run(self._set(connection, row["id"], taken))
+                full |= {row["source_id"], *self._full(connection)}
         return None
 
     def _next(self, connection: sa.Connection, now: float, full: set[int]) -> Any:
@@ -201,7 +200,10 @@ class SqlWork:
     def _source(self, connection: sa.Connection, row: Any, now: float) -> tuple[int, int, int, int, bool]:
         """As ``_facts`` says, for this run."""
         given = {"source": row["source_id"], "run": row["id"], "extraction": row["extraction_id"], "now": now}
-        cap, used, working, waiting, busy = tuple(_FACTS(connection, **given).one())
+        found = _FACTS(connection, **given).first()
+        if found is None:  # it was deleted
+            return 0, 0, 0, 0, False
+        cap, used, working, waiting, busy = tuple(found)
         return cap or self._connections, int(used), working, waiting, busy is not None
 
     def _grant(self, connection: sa.Connection, row: Any, now: float, *, silent: bool) -> int:
@@ -282,10 +284,12 @@ class SqlWork:
             values |= _counted(counts)
         with self._engine.write() as connection:
             row = self._require(connection, run_id, epoch, to)
-            if to is RunState.PAUSED and row["state"] == RunState.RUNNING.value and row["order"] != Order.PAUSE.value:
+            if to is RunState.PAUSED and row["state"] == RunState.RUNNING.value and row["order"] not in _STOPPING:
                 return False
+            to = _as_ordered(to, row["order"])
+            values |= {"state": to.value, "order": ""}
             if to.ended:
-                values |= {"ended_at": now, "order": ""}
+                values |= {"ended_at": now}
             if retry_at:
                 values |= {"not_before": retry_at, "failures": row["failures"] + 1}
             self._set(connection, run_id, values)
@@ -328,7 +332,7 @@ class SqlWork:
             row = connection.execute(sa.select(runs).where(runs.c.id == run_id, _MINE).with_for_update()).mappings().first()
             if row is None:
                 raise NotFoundError(f"There is no run {run_id}.")
-            at_work = row["lease_until"] is not None and row["lease_until"] >= now
+            at_work = (row["lease_until"] or _ENDED) > _ENDED
             change = _COMMANDS[command](row, at_work)
             if change.get("state") == RunState.CANCELLED.value:
                 change |= {"ended_at": now}
@@ -423,7 +427,8 @@ class SqlWork:
             sa.or_(ranked.c.rank > keep_runs, ranked.c.ended_at < now - keep_seconds),
         )
         with self._engine.write() as connection:
-            connection.execute(events.delete().where(events.c.at < now - _EVENT_SECONDS))
+            newest = sa.select(sa.func.max(events.c.id)).scalar_subquery()  # stays, or SQLite would give its number again
+            connection.execute(events.delete().where(events.c.at < now - _EVENT_SECONDS, events.c.id < newest))
             gone = [row.id for row in connection.execute(old.limit(1000))]
             for table, column in ((run_logs, run_logs.c.run_id), (runs, runs.c.id)):
                 connection.execute(table.delete().where(column.in_(gone)))
@@ -431,12 +436,13 @@ class SqlWork:
 
 
 _LOST: dict[str, Any] = {"lease_until": _ENDED, "connections": 0}
+_STOPPING = {Order.PAUSE.value, Order.CANCEL.value}
 _FREE: dict[str, Any] = {"owner": "", "lease_until": None, "connections": 0, "phase": ""}
 
 
 def _free(used: int, cap: int) -> bool:
     """Whether a run can begin with what is left: one connection holds the snapshot, another reads."""
-    return cap - used >= min(2, cap)
+    return cap - used >= max(1, min(2, cap))
 
 
 def _share(cap: int, runs: int) -> int:
@@ -446,6 +452,13 @@ def _share(cap: int, runs: int) -> int:
 
 def _counted(counts: Counts) -> dict[str, int]:
     return {name: getattr(counts, name) for name in rows.COUNTS}
+
+
+def _as_ordered(to: RunState, order: str) -> RunState:
+    """What a run that is let go of becomes, if it was told something in that moment."""
+    if not to.ended and order == Order.CANCEL.value:
+        return RunState.CANCELLED
+    return RunState.PAUSED if to is RunState.PENDING and order == Order.PAUSE.value else to
 
 
 def _refused(row: Any, verb: str) -> ConflictError:
