@@ -39,10 +39,12 @@ def test_one_user_listens_in_so_many_places(tmp_path: Path) -> None:
         user = {"username": "other", "password": PASSWORD, "roles": ["VIEWER"]}
         assert admin.post("/api/v1/users", json=user).status_code == 201
         answer = admin.post("/api/v1/auth/login", json={"username": "other", "password": PASSWORD})
+        told = []  # kept: a reader that is forgotten closes its stream
         for number in range(20):
             stream = open_.enter_context(admin.stream("GET", "/api/v1/events"))
             assert stream.status_code == 200, number
-            assert next(stream.iter_lines()).startswith("retry")
+            told.append(stream.iter_lines())
+            assert next(told[-1]).startswith("retry")
         refused = admin.get("/api/v1/events")
         assert (refused.status_code, refused.json()["type"]) == (429, "urn:jivs:problem:too-many-requests")
         bearer = {"Authorization": f"Bearer {answer.json()['accessToken']}"}

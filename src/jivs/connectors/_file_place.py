@@ -14,6 +14,7 @@ from jivs.errors import ForbiddenError, UsageError
 
 _ON_THE_WAY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 _AT_LAST = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TRIES = 8
 _LINKS = {errno.ELOOP, errno.ENOTDIR}
 
 
@@ -68,10 +69,18 @@ class Place:
 
     def require(self) -> tuple[str, Path]:
         """The root that it is below now, links resolved, and where. Raises ForbiddenError where it leads out."""
-        real = Path(os.path.realpath(self.path))
+        real = self._resolved()
         for root in map(os.path.realpath, self.roots or ("/",)):
             if real.is_relative_to(root):
                 return root, real
+        raise self._leads_out()
+
+    def _resolved(self) -> Path:
+        for _ in range(_TRIES):
+            try:
+                return Path(os.path.realpath(self.path))
+            except OSError:  # a link on the way was replaced between two looks at it
+                continue
         raise self._leads_out()
 
     def _open(self) -> int:
