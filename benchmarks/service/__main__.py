@@ -28,7 +28,8 @@ _HEAD = f"""<!-- Made by `python -m benchmarks.service`. -->
 
 # Benchmarks of the service
 
-k6, the service and its databases on the same machine: {os.cpu_count()} cores, Linux. Medians of three rounds, unless said otherwise.
+k6, the service and its databases on the same machine: {os.cpu_count()} cores, Linux. Medians of the rounds that
+`--repeat` asks for, after one to warm up; what stands here is of one round.
 Extraction itself: [benchmarks](benchmarks.md).
 """
 

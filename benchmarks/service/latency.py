@@ -18,7 +18,7 @@ import psycopg
 from jivs.testing.servers import PostgresServer
 from jivs.testing.service import ServiceProcess
 
-EXTRACTIONS, RUNS, SECONDS = 1_000, 20_000, 15
+EXTRACTIONS, RUNS, SECONDS = 1_000, 20_000, 10
 SECRETS = {"JWT_SECRET": "x" * 48, "ENCRYPTION_KEY": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}
 _GOALS = {
     ("SQLite", "open"): "p95 <= 5, p99 <= 15",
