@@ -172,7 +172,7 @@ class TestPostgreSQLUpkeep(_Upkeep):
 class _Work(WorkSuite):
     @pytest.fixture
     def engine(self) -> Engine:
-        raise NotImplementedError
+        raise NotImplementedError  # each database gives its own
 
     @pytest.fixture
     def registry(self, engine: Engine, clock: FakeClock) -> Registry:
