@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import secrets
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -16,6 +18,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from psycopg import sql
 
 from jivs import bootstrap, connectors
 from jivs.backends.catalog.accounts import SqlAccounts
@@ -42,12 +45,12 @@ from jivs.ports.store import Store
 from jivs.ports.upkeep import Upkeep
 from jivs.ports.work import Work
 from jivs.settings import Settings, environment
-from jivs.testing.accounts import AccountsSuite
+from jivs.testing.accounts import AccountsSuite, deed
 from jivs.testing.children import SECONDS, ChildrenSuite
 from jivs.testing.clock import FakeClock
-from jivs.testing.servers import MariaServer, PostgresServer
+from jivs.testing.servers import MariaServer, PostgresServer, wait_for
 from jivs.testing.suites import CatalogSuite, ConnectorSuite, ShelfSuite, StoreSuite
-from jivs.testing.upkeep import Opened, UpkeepSuite
+from jivs.testing.upkeep import VIEWER, Opened, UpkeepSuite, names, saved
 from jivs.testing.work import WorkSuite
 from jivs.transfer.throttle import Throttle
 
@@ -167,6 +170,27 @@ class TestPostgreSQLUpkeep(_Upkeep):
     @pytest.fixture
     def empty(self, postgres: PostgresServer) -> Upkeep:
         return made_upkeep(Address.parse(postgres.create(f"u{secrets.token_hex(4)}"), lambda _: None))
+
+    def test_a_deadlock_with_who_still_writes_does_not_end_it(self, upkeep: Upkeep, opened: Opened, pg: str) -> None:
+        with opened() as accounts:
+            accounts.add("ada", "hash", VIEWER, deed())
+        before = saved(upkeep)
+        with psycopg.connect(pg) as other, ThreadPoolExecutor(1) as beside:
+            other.execute("SET deadlock_timeout = '10min'")  # it is the other one that is told of the deadlock
+            other.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+            loading = beside.submit(upkeep.load, io.BytesIO(before), force=True)
+            with psycopg.connect(pg, autocommit=True) as watch:
+                wait_for(lambda: watch.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone() is not None, 10)
+                held = (
+                    "SELECT relation::regclass::text FROM pg_locks JOIN pg_database d ON d.oid = database "
+                    "WHERE granted AND mode = 'AccessExclusiveLock' AND datname = current_database()"
+                )
+                [table, *_] = [row[0] for row in watch.execute(held)]
+            other.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(sql.Identifier(table)))
+            other.commit()
+            loading.result()
+        with opened() as accounts:
+            assert names(accounts) == ["ada"]
 
 
 class _Work(WorkSuite):

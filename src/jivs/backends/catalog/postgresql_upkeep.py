@@ -26,6 +26,26 @@ _CONNECT_SECONDS = 10
 _TABLES = (*(table.name for table in metadata.sorted_tables), "alembic_version")
 _DUMP = ("pg_dump", "--clean", "--if-exists", "--no-owner", "--no-privileges", "--encoding=UTF8")
 _LOAD = ("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--file=-")
+_ATTEMPTS = 20
+# Who uses the catalog meanwhile locks its tables in another order. To give up all locks, and to ask for them again, loses
+# nothing; the tables go when nobody else can wait for us any more.
+_CLEAR = f"""
+DO $jivs$
+DECLARE present text := (
+  SELECT string_agg(t, ', ') FROM unnest('{{{",".join(_TABLES)}}}'::text[]) t WHERE to_regclass(t) IS NOT NULL
+);
+BEGIN
+  FOR attempt IN 1..{_ATTEMPTS} LOOP
+    BEGIN
+      EXECUTE coalesce('LOCK TABLE ' || present || ' IN ACCESS EXCLUSIVE MODE', 'SELECT');
+      RETURN;
+    EXCEPTION WHEN deadlock_detected THEN
+      IF attempt = {_ATTEMPTS} THEN RAISE; END IF;
+    END;
+  END LOOP;
+END $jivs$;
+DROP TABLE IF EXISTS {", ".join(_TABLES)} CASCADE;
+"""
 _OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
 
 
@@ -95,7 +115,7 @@ class PostgresUpkeep:
         with self._child(_LOAD, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
             assert child.stdin is not None
             try:
-                child.stdin.write(f"DROP TABLE IF EXISTS {', '.join(_TABLES)} CASCADE;\n".encode())
+                child.stdin.write(_CLEAR.encode())
                 shutil.copyfileobj(saved, child.stdin, _BLOCK)
                 child.stdin.write(b"\nRESET search_path;\n" + _settle())
                 child.stdin.close()
