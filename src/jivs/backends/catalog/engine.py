@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -40,6 +41,10 @@ _MOST_OF_SQLITE = 16
 """One connection writes at a time, and readers beyond a few per core gain nothing; each costs descriptors and a cache."""
 
 _KEPT = 4
+
+_TRUSTED_SECONDS = 0.5
+"""A connection that was used so lately is used again without asking whether it still lives."""
+
 _FULL = ("disk is full", "No space left on device")
 """As SQLite and PostgreSQL say it."""
 
@@ -77,10 +82,14 @@ class Engine:
                 pool_size=kept,
                 max_overflow=self._most - kept,
                 pool_timeout=given.seconds,
-                pool_pre_ping=not self._sqlite,
                 hide_parameters=True,
             )
+            # What only reads needs no transaction: to begin and to end one are two more ways to the server and back.
+            self._reading = self._engine if self._sqlite else self._engine.execution_options(isolation_level="AUTOCOMMIT")
             sa.event.listen(self._engine, "connect", _prepare if self._sqlite else _bound)
+            if not self._sqlite:
+                sa.event.listen(self._engine, "checkin", _used)
+                sa.event.listen(self._engine, "checkout", _alive)
             self._migrate()
         if least:
             threading.Thread(target=self._fill, args=(least,), name="pool", daemon=True).start()
@@ -98,11 +107,11 @@ class Engine:
                 )
 
     @contextmanager
-    def _connection(self) -> Iterator[sa.Connection]:
+    def _connection(self, *, reading: bool = False) -> Iterator[sa.Connection]:
         with self._counting:
             self._waiting += 1
         try:
-            connection = self._engine.connect()
+            connection = (self._reading if reading else self._engine).connect()
         finally:
             with self._counting:
                 self._waiting -= 1
@@ -171,7 +180,7 @@ class Engine:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection to read with."""
-        with self._clear_errors("cannot be read"), self._connection() as connection:
+        with self._clear_errors("cannot be read"), self._connection(reading=True) as connection:
             yield connection
 
     @contextmanager
@@ -280,6 +289,22 @@ def _bound(connection: Any, _record: Any) -> None:
             "SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
         )
     connection.commit()
+
+
+def _used(_connection: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _alive(connection: Any, record: Any, _fairy: Any) -> None:
+    """Ask the server, unless it answered a moment ago. Raises InvalidatePoolError: all are opened anew then."""
+    if time.monotonic() - record.info.get("used", time.monotonic()) < _TRUSTED_SECONDS:
+        return
+    connection.autocommit = True
+    try:
+        connection.execute("")
+        connection.autocommit = False
+    except psycopg.Error as error:
+        raise sa.exc.InvalidatePoolError from error
 
 
 def _version(connection: sa.Connection) -> str | None:
