@@ -81,10 +81,9 @@ def asked(engine: Engine, act: Callable[[], object]) -> list[tuple[str, Any]]:
 
     shortest = engine.fetch
 
-    def fetch(sql: str, parameters: Any = ()) -> Any:
-        if engine.embedded:
-            said.append((sql, tuple(parameters)))
-        return shortest(sql, parameters)
+    def fetch(sql: str, each: Any) -> Any:
+        said.extend((sql if engine.embedded else sql.replace("?", "%s"), parameters) for parameters in each)
+        return shortest(sql, each)
 
     sa.event.listen(engine._engine, "before_cursor_execute", listen)
     engine.fetch = fetch  # type: ignore[method-assign]
@@ -124,8 +123,7 @@ def test_every_hot_question_goes_by_an_index_and_none_grows_with_the_rows(engine
     asked_for = Asked(extraction=kept.page(limit=1)[0], run_id="new", archive="/a")
     later, deed = datetime(2100, 1, 1, tzinfo=UTC), Deed(actor="schedule:n0", action="run.started", object="extraction:x0")
     questions: dict[str, tuple[int, Callable[[], object]]] = {
-        "heads": (1, lambda: kept.heads(500, 21)),
-        "head": (1, lambda: kept.head(500)),
+        "heads": (1, lambda: kept.heads([(500, 21)])),
         "list": (1, lambda: kept.page(after=500, limit=21)),
         "list of a source": (1, lambda: kept.page(source_id=7, limit=21)),
         "list by age": (1, lambda: kept.page(sort="createdAt", descending=True, limit=20)),

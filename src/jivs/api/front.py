@@ -3,13 +3,16 @@
 What is shown of an extraction is cached as bytes under its version and its source's; each answer asks the catalog which
 versions those are, and for the newest run, so that none is ever old. Whatever is not plain (another parameter, a token
 that has to be verified, an error) goes on to the framework, which answers the same more slowly: a test holds the two
-against each other.
+against each other. Where the catalog is on another machine, the requests that wait for it are answered together.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from jivs.api.deps import etag
 from jivs.api.extractions import extraction_out
 from jivs.api.rates import Rates
-from jivs.domain.access import Right
+from jivs.domain.access import Right, User
 from jivs.domain.extraction import Extraction
 from jivs.errors import JivsError
 from jivs.operations import users
@@ -29,8 +32,21 @@ _LIST = "/api/v1/extractions"
 _ONE = re.compile(r"/api/v1/extractions/([1-9][0-9]{0,17})")
 _QUERY = re.compile(rb"(limit|cursor)=([0-9]{1,18})")
 _LONGEST_LIST = 200
+_ROUTE_OF_ONE = f"{_LIST}/{{extraction_id}}"
+_MOST_AT_ONCE = 64
 Answer = tuple[bytes, str]
 """A body and its ETag, if it has one."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """The extractions above an id: ``one`` of them, with the next id, or a list."""
+
+    scope: Scope
+    token: str
+    one: bool
+    after: int
+    limit: int
 
 
 class Front:
@@ -40,6 +56,8 @@ class Front:
         self._app = app
         self._service = service
         self._rates = rates
+        self._waiting: list[tuple[_Asked, asyncio.Future[Answer | None]]] = []
+        self._looking: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "GET" and scope["path"].startswith(_LIST):
@@ -50,43 +68,64 @@ class Front:
         await self._app(scope, receive, send)
 
     async def _answer(self, scope: Scope) -> Answer | None:
-        path, query = scope["path"], scope["query_string"]
-        one = _ONE.fullmatch(path)
-        given = _parameters(query) if path == _LIST else {}
-        if (one is None and path != _LIST) or given is None or (one is not None and query):
+        """None: the framework says it."""
+        asked = _asked(scope)
+        if asked is None:
             return None
-        token = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        try:
-            if self._service.embedded:
-                return self._look(scope, token, one, given)
-            return await run_in_threadpool(self._look, scope, token, one, given)
-        except JivsError:
-            return None  # the framework says it
+        if self._service.embedded:
+            return self._look([asked])[0]
+        answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((asked, answer))
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_for_all())
+        return await answer
 
-    def _look(self, scope: Scope, token: bytes, one: re.Match[str] | None, given: dict[bytes, int]) -> Answer | None:
-        if not token.startswith(b"Bearer ") or not token.isascii():
+    async def _look_for_all(self) -> None:
+        """All that wait at once, and then those that came meanwhile: a thread for each would take several times as long."""
+        while self._waiting:
+            taken, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
+            found: Sequence[Answer | Exception | None]
+            try:
+                found = await run_in_threadpool(self._look, [asked for asked, _ in taken])
+            except Exception as error:  # whoever waits raises it
+                found = [error] * len(taken)
+            for (_, answer), one in zip(taken, found, strict=True):
+                if answer.done():  # its client has left
+                    continue
+                if isinstance(one, Exception):
+                    answer.set_exception(one)
+                else:
+                    answer.set_result(one)
+        self._looking = None
+
+    def _look(self, everybody: Sequence[_Asked]) -> list[Answer | None]:
+        """What is answered to each."""
+        answers: list[Answer | None] = [None] * len(everybody)
+        allowed: list[tuple[int, _Asked, User]] = []
+        for number, asked in enumerate(everybody):
+            with suppress(JivsError):
+                user, _ = users.authenticate(self._service, asked.token)
+                if user.may(Right.READ):
+                    allowed.append((number, asked, user))
+        with suppress(JivsError):
+            pages = self._service.extractions().heads([(asked.after, asked.limit + 1) for _, asked, _ in allowed])
+            for (number, asked, user), heads in zip(allowed, pages, strict=True):
+                with suppress(JivsError):
+                    answers[number] = self._body(asked, user, heads)
+        return answers
+
+    def _body(self, asked: _Asked, user: User, heads: list[Head]) -> Answer | None:
+        shown, more = heads[: asked.limit], len(heads) > asked.limit
+        if asked.one and (not shown or shown[0].id != asked.after + 1):
             return None
-        user, _ = users.authenticate(self._service, token[7:].decode())
-        if not user.may(Right.READ):
-            return None
-        scope["jivs.user"], scope["jivs.route"] = user.username, _LIST if one is None else f"{_LIST}/{{extraction_id}}"
-        found = self._one(int(one[1])) if one is not None else self._list(given.get(b"cursor", 0), given.get(b"limit", 50))
-        if found is not None:  # or the framework counts it
-            self._rates.take(user.id)
-        return found
-
-    def _one(self, extraction_id: int) -> Answer | None:
-        head = self._service.extractions().head(extraction_id)
-        known = self._known([head]) if head is not None else None
-        return (_shown(head, known[0]), etag(head.version)) if head is not None and known is not None else None
-
-    def _list(self, cursor: int, limit: int) -> Answer | None:
-        heads = self._service.extractions().heads(cursor, limit + 1)
-        shown, more = heads[:limit], len(heads) > limit
         known = self._known(shown)
         if known is None:
             return None
+        self._rates.take(user.id)  # what is not answered here, the framework counts
+        asked.scope["jivs.user"], asked.scope["jivs.route"] = user.username, _ROUTE_OF_ONE if asked.one else _LIST
         items = b",".join(_shown(head, rest) for head, rest in zip(shown, known, strict=True))
+        if asked.one:
+            return items, etag(shown[0].version)
         following = str(shown[-1].id).encode() if more else b"null"
         nothing = b',"page":null,"size":null,"total":null,"totalPages":null}'
         return b'{"items":[' + items + b'],"nextCursor":' + following + nothing, ""
@@ -112,6 +151,23 @@ class Front:
 def _key(head: Head) -> str:
     """Names what is shown: whatever changes it, changes the key."""
     return f"{head.id}.{head.version}.{head.source_version}.{head.changed_at!r}"
+
+
+def _asked(scope: Scope) -> _Asked | None:
+    """None if it is not plain."""
+    path, query = scope["path"], scope["query_string"]
+    token = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    if not token.startswith(b"Bearer ") or not token.isascii():
+        return None
+    if path == _LIST:
+        given = _parameters(query)
+        if given is None:
+            return None
+        return _Asked(scope, token[7:].decode(), one=False, after=given.get(b"cursor", 0), limit=given.get(b"limit", 50))
+    one = _ONE.fullmatch(path)
+    if one is None or query:
+        return None
+    return _Asked(scope, token[7:].decode(), one=True, after=int(one[1]) - 1, limit=1)
 
 
 def _parameters(query: bytes) -> dict[bytes, int] | None:

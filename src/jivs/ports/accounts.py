@@ -85,6 +85,9 @@ class Accounts(Protocol):
         In a catalog on another machine it may be a second old, but for changes that this process made.
         """
 
+    def stamp_at_hand(self) -> int | None:
+        """The same, if nobody has to be asked and waited for; None otherwise."""
+
     def is_revoked(self, token_id: str) -> bool:
         """Whether an access token was revoked."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from jivs.domain.audit import Deed
@@ -37,11 +37,8 @@ class Extractions(Protocol):
     def get(self, extraction_id: int) -> Extraction | None:
         """By id."""
 
-    def heads(self, after: int, limit: int) -> list[Head]:
-        """Those above ``after`` by id, by the shortest way there is."""
-
-    def head(self, extraction_id: int) -> Head | None:
-        """One of them."""
+    def heads(self, asked: Sequence[tuple[int, int]]) -> list[list[Head]]:
+        """For each (id, limit) so many of those above the id, by id, by the shortest way there is for all of them."""
 
     def page(
         self,

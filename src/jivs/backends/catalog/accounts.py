@@ -204,12 +204,19 @@ class SqlAccounts:
         connection.execute(stamps.update().where(stamps.c.name == "accounts").values(value=stamps.c.value + 1))
 
     def stamp(self) -> int:
-        known, now = self._stamped, time.monotonic()
-        if known is not None and not self._engine.embedded and now - known[1] < _STAMP_SECONDS:
-            return known[0]
-        value = int(self._engine.fetch("SELECT value FROM stamps WHERE name = ?", ("accounts",))[0][0])
+        now = time.monotonic()
+        if not self._engine.embedded and (known := self._kept_stamp(now)) is not None:
+            return known
+        value = int(self._engine.fetch("SELECT value FROM stamps WHERE name = ?", [("accounts",)])[0][0][0])
         self._stamped = (value, now)
         return value
+
+    def stamp_at_hand(self) -> int | None:
+        return self.stamp() if self._engine.embedded else self._kept_stamp(time.monotonic())
+
+    def _kept_stamp(self, now: float) -> int | None:
+        known = self._stamped
+        return known[0] if known is not None and now - known[1] < _STAMP_SECONDS else None
 
     def is_revoked(self, token_id: str) -> bool:
         with self._engine.read() as connection:

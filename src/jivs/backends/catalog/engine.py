@@ -204,15 +204,16 @@ class Engine:
         """Whether it is in a file of this machine: reading a row takes microseconds and waits for nobody."""
         return self._sqlite
 
-    def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a SELECT with ``?`` for its parameters, by the shortest way there is."""
+    def fetch(self, sql: str, each: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+        """The rows of a SELECT with ``?`` for its parameters, for ``each`` of these, by the shortest way there is: all of
+        them are sent to a server together.
+        """
         if not self._sqlite:
             with self.read() as connection:
-                found = connection.exec_driver_sql(sql.replace("?", "%s"), tuple(parameters))
-                return [tuple(row) for row in found]
+                return _piped(connection, sql.replace("?", "%s"), each)
         with self._clear_errors("cannot be read"):
             try:
-                return self._own().execute(sql, parameters).fetchall()
+                return [self._own().execute(sql, parameters).fetchall() for parameters in each]
             except sqlite3.Error as error:
                 raise sa.exc.OperationalError(sql, (), error) from error
 
@@ -289,6 +290,20 @@ def _bound(connection: Any, _record: Any) -> None:
             "SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
         )
     connection.commit()
+
+
+def _piped(connection: sa.Connection, sql: str, each: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+    """Statements sent together."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    try:
+        with driver.pipeline():
+            cursors = [driver.execute(sql, parameters) for parameters in each]
+        return [cursor.fetchall() for cursor in cursors]
+    except psycopg.Error as error:
+        if driver.broken:
+            connection.invalidate(error)
+        raise sa.exc.OperationalError(sql, (), error) from error
 
 
 def _used(_connection: Any, record: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,7 +47,8 @@ _SOURCE = sa.select(sources.c.name, sources.c.version).where(sources.c.id == sa.
 _HEADS = """\
 SELECT e.id, e.version, s.version, e.updated_at, coalesce(r.id, ''), coalesce(r.state, '')
 FROM extractions e JOIN sources s ON s.id = e.source_id
-LEFT JOIN runs r ON r.seq = (SELECT max(seq) FROM runs WHERE extraction_id = e.id)"""
+LEFT JOIN runs r ON r.seq = (SELECT max(seq) FROM runs WHERE extraction_id = e.id)
+WHERE e.id > ? ORDER BY e.id LIMIT ?"""
 
 
 class SqlExtractions:
@@ -105,12 +106,8 @@ class SqlExtractions:
             row = connection.execute(_SHOWN.where(extractions.c.id == extraction_id)).mappings().first()
         return _extraction(row) if row is not None else None
 
-    def heads(self, after: int, limit: int) -> list[Head]:
-        return [Head(*row) for row in self._engine.fetch(f"{_HEADS} WHERE e.id > ? ORDER BY e.id LIMIT ?", (after, limit))]
-
-    def head(self, extraction_id: int) -> Head | None:
-        found = self._engine.fetch(f"{_HEADS} WHERE e.id = ?", (extraction_id,))
-        return Head(*found[0]) if found else None
+    def heads(self, asked: Sequence[tuple[int, int]]) -> list[list[Head]]:
+        return [[Head(*row) for row in rows] for rows in self._engine.fetch(_HEADS, asked)]
 
     def page(
         self,
