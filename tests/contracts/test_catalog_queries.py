@@ -81,9 +81,9 @@ def asked(engine: Engine, act: Callable[[], object]) -> list[tuple[str, Any]]:
 
     shortest = engine.fetch
 
-    def fetch(sql: str, each: Any) -> Any:
-        said.extend((sql if engine.embedded else sql.replace("?", "%s"), parameters) for parameters in each)
-        return shortest(sql, each)
+    def fetch(*questions: Any) -> Any:
+        said.extend((sql if engine.embedded else sql.replace("?", "%s"), values) for sql, values in questions)
+        return shortest(*questions)
 
     sa.event.listen(engine._engine, "before_cursor_execute", listen)
     engine.fetch = fetch  # type: ignore[method-assign]

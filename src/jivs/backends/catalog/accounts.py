@@ -207,7 +207,7 @@ class SqlAccounts:
         now = time.monotonic()
         if not self._engine.embedded and (known := self._kept_stamp(now)) is not None:
             return known
-        value = int(self._engine.fetch("SELECT value FROM stamps WHERE name = ?", [("accounts",)])[0][0][0])
+        value = int(self._engine.fetch(("SELECT value FROM stamps WHERE name = ?", ("accounts",)))[0][0][0])
         self._stamped = (value, now)
         return value
 

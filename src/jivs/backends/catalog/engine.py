@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,10 @@ _TRUSTED_SECONDS = 0.5
 
 _FULL = ("disk is full", "No space left on device")
 """As SQLite and PostgreSQL say it."""
+
+
+Question = tuple[str, tuple[Any, ...]]
+"""A SELECT with ``?`` for its values, and these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,18 +208,16 @@ class Engine:
         """Whether it is in a file of this machine: reading a row takes microseconds and waits for nobody."""
         return self._sqlite
 
-    def fetch(self, sql: str, each: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
-        """The rows of a SELECT with ``?`` for its parameters, for ``each`` of these, by the shortest way there is: all of
-        them are sent to a server together.
-        """
+    def fetch(self, *asked: Question) -> list[list[tuple[Any, ...]]]:
+        """The rows of each SELECT, by the shortest way there is: all of them are sent to a server together."""
         if not self._sqlite:
             with self.read() as connection:
-                return _piped(connection, sql.replace("?", "%s"), each)
+                return _piped(connection, asked)
         with self._clear_errors("cannot be read"):
             try:
-                return [self._own().execute(sql, parameters).fetchall() for parameters in each]
+                return [self._own().execute(sql, values).fetchall() for sql, values in asked]
             except sqlite3.Error as error:
-                raise sa.exc.OperationalError(sql, (), error) from error
+                raise sa.exc.OperationalError("SELECT", (), error) from error
 
     def _own(self) -> sqlite3.Connection:
         """This thread's connection for ``fetch``."""
@@ -292,18 +294,18 @@ def _bound(connection: Any, _record: Any) -> None:
     connection.commit()
 
 
-def _piped(connection: sa.Connection, sql: str, each: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+def _piped(connection: sa.Connection, asked: Sequence[Question]) -> list[list[tuple[Any, ...]]]:
     """Statements sent together."""
     driver = connection.connection.driver_connection
     assert driver is not None
     try:
-        with driver.pipeline():
-            cursors = [driver.execute(sql, parameters) for parameters in each]
+        with driver.pipeline() if len(asked) > 1 else nullcontext():  # to begin one takes a way there and back
+            cursors = [driver.execute(sql.replace("?", "%s"), values) for sql, values in asked]
         return [cursor.fetchall() for cursor in cursors]
     except psycopg.Error as error:
         if driver.broken:
             connection.invalidate(error)
-        raise sa.exc.OperationalError(sql, (), error) from error
+        raise sa.exc.OperationalError("SELECT", (), error) from error
 
 
 def _used(_connection: Any, record: Any) -> None:

@@ -44,11 +44,15 @@ _SHOWN = sa.select(
 
 _ADD = extractions.insert().returning(extractions)
 _SOURCE = sa.select(sources.c.name, sources.c.version).where(sources.c.id == sa.bindparam("source"))
+# PostgreSQL keeps a plan that costs the same for all values: so the limit stands in the text and is taken before the joins,
+# and the id has one type. Else it plans each time, which takes twice as long as the query.
 _HEADS = """\
-SELECT e.id, e.version, s.version, e.updated_at, coalesce(r.id, ''), coalesce(r.state, '')
-FROM extractions e JOIN sources s ON s.id = e.source_id
-LEFT JOIN runs r ON r.seq = (SELECT max(seq) FROM runs WHERE extraction_id = e.id)
-WHERE e.id > ? ORDER BY e.id LIMIT ?"""
+SELECT few.id, few.version, s.version, few.updated_at, coalesce(r.id, ''), coalesce(r.state, '')
+FROM (
+  SELECT id, version, updated_at, source_id FROM extractions WHERE id > CAST(? AS BIGINT) ORDER BY id LIMIT {limit}
+) few JOIN sources s ON s.id = few.source_id
+LEFT JOIN runs r ON r.seq = (SELECT max(seq) FROM runs WHERE extraction_id = few.id)
+ORDER BY few.id"""
 
 
 class SqlExtractions:
@@ -107,7 +111,8 @@ class SqlExtractions:
         return _extraction(row) if row is not None else None
 
     def heads(self, asked: Sequence[tuple[int, int]]) -> list[list[Head]]:
-        return [[Head(*row) for row in rows] for rows in self._engine.fetch(_HEADS, asked)]
+        found = self._engine.fetch(*((_HEADS.format(limit=int(limit)), (after,)) for after, limit in asked))
+        return [[Head(*row) for row in rows] for rows in found]
 
     def page(
         self,
