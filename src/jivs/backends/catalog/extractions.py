@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from jivs.backends.catalog import registry, schedules, trail
 from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.prepared import Prepared, parameter
 from jivs.backends.catalog.tables import extractions, run_logs, runs, sources
 from jivs.domain.audit import Deed
 from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
@@ -42,8 +43,15 @@ _SHOWN = sa.select(
 ).select_from(_JOINED)
 
 
-_ADD = extractions.insert().returning(extractions)
-_SOURCE = sa.select(sources.c.name, sources.c.version).where(sources.c.id == sa.bindparam("source"))
+_GIVEN = [column for column in extractions.c if column.name != "id"]
+_ADD = Prepared(
+    extractions.insert()
+    .values({column.name: parameter(column.name, column.type) for column in _GIVEN})
+    .returning(extractions.c.id)
+)
+_SOURCE = Prepared(
+    sa.select(sources.c.name, sources.c.version).where(sources.c.id == parameter("source", sources.c.id.type))
+)
 # PostgreSQL keeps a plan that costs the same for all values: so the limit stands in the text and is taken before the joins,
 # and the id has one type. Else it plans each time, which takes twice as long as the query.
 _HEADS = """\
@@ -89,10 +97,11 @@ class SqlExtractions:
         now = self._now()
         source = self._require_source(connection, source_id)
         values = {**_columns(draft), "source_id": source_id, "version": 1, "created_at": now, "updated_at": now}
-        row = connection.execute(_ADD, {**values, "created_by": actor}).mappings().one()
+        values = {**values, "created_by": actor}
+        made = _ADD(connection, **values).scalar_one()
         trail.append(self._engine, connection, now, deed)
         fresh = {"source_name": source.name, "source_version": source.version, "last_run": "", "last_state": ""}
-        return _extraction({**row, **fresh})
+        return _extraction({**values, **fresh, "id": made})
 
     @staticmethod
     def _taken(draft: ExtractionDraft) -> AlreadyExistsError:
@@ -100,7 +109,7 @@ class SqlExtractions:
 
     @staticmethod
     def _require_source(connection: sa.Connection, source_id: int) -> Any:
-        row = connection.execute(_SOURCE, {"source": source_id}).first()
+        row = _SOURCE(connection, source=source_id).first()
         if row is None:
             raise NotFoundError(f"There is no source {source_id}.")
         return row

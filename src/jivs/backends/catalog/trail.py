@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.prepared import Prepared, parameter
 from jivs.backends.catalog.tables import audit
 from jivs.domain.audit import GENESIS, Deed, Entry, chained
 
@@ -16,14 +17,14 @@ _APPENDING = 0x6A697661
 """The advisory lock of whoever appends: the chain has one end. (In SQLite there is one writer anyway.)"""
 
 _PAGE = 1000
-_LAST = sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
-_APPEND = audit.insert()
+_LAST = Prepared(sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1))
+_APPEND = Prepared(audit.insert().values({column.name: parameter(column.name, column.type) for column in audit.c}))
 
 
 def append(engine: Engine, connection: sa.Connection, at: float, deed: Deed) -> None:
     """Add an entry to the end of the chain, in the caller's transaction."""
     engine.lock(connection, _APPENDING)
-    last = connection.execute(_LAST).first()
+    last = _LAST(connection).first()
     seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
     entry = {
         "seq": seq,
@@ -34,7 +35,7 @@ def append(engine: Engine, connection: sa.Connection, at: float, deed: Deed) -> 
         "detail": json.dumps(deed.detail, sort_keys=True),
         "hash": chained(previous, seq, at, deed),
     }
-    connection.execute(_APPEND, entry)
+    _APPEND(connection, **entry)
 
 
 def page(engine: Engine, *, before: int, limit: int, actor: str, object_: str) -> list[Entry]:
