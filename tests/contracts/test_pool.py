@@ -72,7 +72,7 @@ def test_what_is_not_asked_for_is_not_opened(make: Make) -> None:
         for _ in range(10):
             held.enter_context(engine.read())
         assert engine.use().active == 10
-    assert engine.use().idle == 4
+    assert engine.use().idle == 8
 
 
 def test_sqlite_has_sixteen_connections_at_most(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ APPLICATION = "jivs catalog"
 _MOST_OF_SQLITE = 16
 """One connection writes at a time, and readers beyond a few per core gain nothing; each costs descriptors and a cache."""
 
-_KEPT = 4
+_KEPT = 8
 
 _TRUSTED_SECONDS = 0.5
 """A connection that was used so lately is used again without asking whether it still lives."""
