@@ -98,12 +98,13 @@ async def drive(service: Service, short: Client, long: Client, folder: Path) -> 
         }
         assert (await short.post(API, json=body)).status_code == 201
     queries = ["", "?limit=2", "?limit=2&cursor=1", "?cursor=3", "?cursor=5", "?limit=200", "?limit=201", "?limit=0", "?limit=x", "?limit=2&limit=3",
-               "?name=x1", "?page=0&size=2", "?cursor=99999999999999999999", "?limit=%32", "?sort=id", "?nonsense=1", "?limit=2&"]  # fmt: skip
+               "?name=x1", "?cursor=99999999999999999999", "?limit=%32", "?sort=id", "?nonsense=1", "?limit=2&",
+               "?page=0&size=2", "?page=0", "?size=3&page=0", "?page=1&size=2", "?size=2", "?page=0&limit=2", "?page=0&size=0",
+               "?page=0&size=201", "?page=0&cursor=2"]  # fmt: skip
     paths = [API + query for query in queries]
-    paths += [
-        f"{API}/{last}"
-        for last in ("1", "5", "6", "0", "01", "x", "1?x=1", "99999999999999999999", "1/", "-1", "１", "1%30")
-    ]
+    ids = ["1", "5", "6", "0", "01", "x", "1?x=1", "99999999999999999999", "1/", "-1", "１", "1%30"]
+    statistics = ["1/statistics", "9/statistics", "1/statistics?x=1", "1/statistics/"]
+    paths += [f"{API}/{last}" for last in ids + statistics]
     answered = Counted.answered
 
     async def compare() -> None:
@@ -111,7 +112,7 @@ async def drive(service: Service, short: Client, long: Client, folder: Path) -> 
             assert same(await short.get(path), await long.get(path)), path
 
     await compare()
-    assert Counted.answered - answered == 8
+    assert Counted.answered - answered == 12
     await short.post(f"{API}/1/start")
     await compare()
     assert (await short.get(f"{API}/1")).json()["status"] == "PENDING"

@@ -23,6 +23,7 @@ from jivs.domain.run import Command, RunState
 from jivs.errors import JivsError, UsageError
 from jivs.operations import extractions, runs, sources
 from jivs.ports.cache import CacheName, Miss
+from jivs.ports.service import Service
 
 router = APIRouter(prefix="/extractions", tags=["extractions"], route_class=Idempotent)
 
@@ -346,11 +347,16 @@ def resume_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id)
 def get_extraction_statistics(service: ServiceDep, _: ReaderDep, extraction_id: Id) -> StatisticsOut:
     """What its kept runs add up to. While one is at work, the figures may be as old as CACHE_TTL_EXTRACTION_STATS."""
     extractions.get(service, extraction_id)
+    return StatisticsOut.model_validate_json(statistics_body(service, extraction_id))
+
+
+def statistics_body(service: Service, extraction_id: int) -> bytes:
+    """The figures as they are shown, from the cache where it has them."""
     known = service.cache.get(CacheName.EXTRACTION_STATS, str(extraction_id))
     if not isinstance(known, Miss):
-        return StatisticsOut.model_validate_json(known)
-    found = statistics_out(service.work().statistics(extraction_id))
-    service.cache.put(known, found.model_dump_json(by_alias=True).encode())
+        return known
+    found = statistics_out(service.work().statistics(extraction_id)).model_dump_json(by_alias=True).encode()
+    service.cache.put(known, found)
     return found
 
 

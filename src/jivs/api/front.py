@@ -1,4 +1,5 @@
-"""The requests that come most often, answered before the framework sees them: lists of extractions by cursor, and one.
+"""The requests that come most often, answered before the framework sees them: lists of extractions by cursor, the first page
+of them, one, and its statistics.
 
 What is shown of an extraction is cached as bytes under its version and its source's; each answer asks the catalog which
 versions those are, and for the newest run, so that none is ever old. Whatever is not plain (another parameter, a token
@@ -13,12 +14,13 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jivs.api.deps import etag
-from jivs.api.extractions import extraction_out
+from jivs.api.extractions import extraction_out, statistics_body
 from jivs.api.rates import Rates
 from jivs.domain.access import Right, User
 from jivs.domain.extraction import Extraction
@@ -29,22 +31,35 @@ from jivs.ports.extractions import Head
 from jivs.ports.service import Service
 
 _LIST = "/api/v1/extractions"
-_ONE = re.compile(r"/api/v1/extractions/([1-9][0-9]{0,17})")
-_QUERY = re.compile(rb"(limit|cursor)=([0-9]{1,18})")
+_ONE = re.compile(r"/api/v1/extractions/([1-9][0-9]{0,17})(/statistics)?")
+_QUERY = re.compile(rb"(limit|cursor|page|size)=([0-9]{1,18})")
 _LONGEST_LIST = 200
-_ROUTE_OF_ONE = f"{_LIST}/{{extraction_id}}"
 _MOST_AT_ONCE = 64
 Answer = tuple[bytes, str]
 """A body and its ETag, if it has one."""
 
 
+class _What(StrEnum):
+    """What is asked for, as the log and the metrics name it."""
+
+    LIST = _LIST
+    PAGE = f"{_LIST}?page=0"
+    ONE = f"{_LIST}/{{extraction_id}}"
+    STATISTICS = f"{_LIST}/{{extraction_id}}/statistics"
+
+    @property
+    def route(self) -> str:
+        """The route that it is of."""
+        return self.partition("?")[0]
+
+
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """The extractions above an id: ``one`` of them, with the next id, or a list."""
+    """The extractions above an id: all of a list or page, or what is with the next id."""
 
     scope: Scope
     token: str
-    one: bool
+    what: _What
     after: int
     limit: int
 
@@ -108,27 +123,38 @@ class Front:
                 if user.may(Right.READ):
                     allowed.append((number, asked, user))
         with suppress(JivsError):
-            pages = self._service.extractions().heads([(asked.after, asked.limit + 1) for _, asked, _ in allowed])
-            for (number, asked, user), heads in zip(allowed, pages, strict=True):
+            kept = self._service.extractions()
+            found = kept.heads([(asked.after, asked.limit + 1) for _, asked, _ in allowed])
+            total = kept.count() if any(asked.what is _What.PAGE for _, asked, _ in allowed) else 0
+            for (number, asked, user), heads in zip(allowed, found, strict=True):
+                body = self._body(asked, heads, total)
+                if body is None:
+                    continue
                 with suppress(JivsError):
-                    answers[number] = self._body(asked, user, heads)
+                    self._rates.take(user.id)  # what is not answered here, the framework counts
+                    asked.scope["jivs.user"], asked.scope["jivs.route"] = user.username, asked.what.route
+                    answers[number] = body
         return answers
 
-    def _body(self, asked: _Asked, user: User, heads: list[Head]) -> Answer | None:
+    def _body(self, asked: _Asked, heads: list[Head], total: int) -> Answer | None:
         shown, more = heads[: asked.limit], len(heads) > asked.limit
-        if asked.one and (not shown or shown[0].id != asked.after + 1):
+        single = asked.what in {_What.ONE, _What.STATISTICS}
+        if single and (not shown or shown[0].id != asked.after + 1):
             return None
+        if asked.what is _What.STATISTICS:
+            return statistics_body(self._service, shown[0].id), ""
         known = self._known(shown)
         if known is None:
             return None
-        self._rates.take(user.id)  # what is not answered here, the framework counts
-        asked.scope["jivs.user"], asked.scope["jivs.route"] = user.username, _ROUTE_OF_ONE if asked.one else _LIST
         items = b",".join(_shown(head, rest) for head, rest in zip(shown, known, strict=True))
-        if asked.one:
+        if asked.what is _What.ONE:
             return items, etag(shown[0].version)
-        following = str(shown[-1].id).encode() if more else b"null"
-        nothing = b',"page":null,"size":null,"total":null,"totalPages":null}'
-        return b'{"items":[' + items + b'],"nextCursor":' + following + nothing, ""
+        if asked.what is _What.LIST:
+            following = str(shown[-1].id).encode() if more else b"null"
+            rest = b'%b,"page":null,"size":null,"total":null,"totalPages":null' % following
+        else:
+            rest = b'null,"page":0,"size":%d,"total":%d,"totalPages":%d' % (asked.limit, total, -(-total // asked.limit))
+        return b'{"items":[%b],"nextCursor":%b}' % (items, rest), ""
 
     def _known(self, heads: Sequence[Head]) -> list[bytes] | None:
         """What is shown of extractions whose ids follow each other; None if one was changed in this moment."""
@@ -159,26 +185,31 @@ def _asked(scope: Scope) -> _Asked | None:
     token = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     if not token.startswith(b"Bearer ") or not token.isascii():
         return None
+    text = token[7:].decode()
     if path == _LIST:
         given = _parameters(query)
         if given is None:
             return None
-        return _Asked(scope, token[7:].decode(), one=False, after=given.get(b"cursor", 0), limit=given.get(b"limit", 50))
+        if "page" in given:
+            return _Asked(scope, text, _What.PAGE, after=0, limit=given.get("size", 20))
+        return _Asked(scope, text, _What.LIST, after=given.get("cursor", 0), limit=given.get("limit", 50))
     one = _ONE.fullmatch(path)
     if one is None or query:
         return None
-    return _Asked(scope, token[7:].decode(), one=True, after=int(one[1]) - 1, limit=1)
+    return _Asked(scope, text, _What.STATISTICS if one[2] else _What.ONE, after=int(one[1]) - 1, limit=1)
 
 
-def _parameters(query: bytes) -> dict[bytes, int] | None:
-    """``limit`` and ``cursor``; None if there is anything else in the query."""
-    given: dict[bytes, int] = {}
+def _parameters(query: bytes) -> dict[str, int] | None:
+    """``limit`` and ``cursor``, or the first ``page`` and its ``size``; None if there is anything else in the query."""
+    given: dict[str, int] = {}
     for part in query.split(b"&") if query else ():
         match = _QUERY.fullmatch(part)
-        if match is None or match[1] in given:
+        if match is None or (name := match[1].decode()) in given:
             return None
-        given[match[1]] = int(match[2])
-    return given if 1 <= given.get(b"limit", 1) <= _LONGEST_LIST else None
+        given[name] = int(match[2])
+    plain = given.keys() <= {"limit", "cursor"} or (given.keys() <= {"page", "size"} and given.get("page") == 0)
+    sizes = given.get("limit", 1), given.get("size", 1)
+    return given if plain and all(1 <= size <= _LONGEST_LIST for size in sizes) else None
 
 
 def _without_run(one: Extraction) -> bytes:

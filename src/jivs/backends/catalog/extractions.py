@@ -143,6 +143,8 @@ class SqlExtractions:
             return [_extraction(row) for row in connection.execute(query).mappings()]
 
     def count(self, *, name: str = "", source_id: int = 0, state: str = "") -> int:
+        if not (name or source_id or state):
+            return int(self._engine.fetch(("SELECT count(*) FROM extractions", ()))[0][0][0])
         query = sa.select(sa.func.count()).select_from(_JOINED if state else extractions)
         with self._engine.read() as connection:
             return int(connection.execute(query.where(*_filters(name, source_id, state))).scalar_one())
