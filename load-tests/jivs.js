@@ -123,5 +123,5 @@ export function browse(shared) {
     get(shared, `/extractions/${one}`, 'get');
     get(shared, `/extractions/${one}/statistics`, 'statistics');
   }
-  sleep(THINK_SECONDS);
+  sleep(THINK_SECONDS * (0.5 + Math.random())); // people do not act in step; users that began at once would, for minutes
 }

@@ -6,6 +6,7 @@ the pipe that wakes workers. It ends when its standard input does.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -18,9 +19,15 @@ from jivs.api.rates import Rates
 from jivs.api.server import Allowed, run
 from jivs.errors import JivsError
 
+_TURN_SECONDS = 0.0005
+"""How long a thread that computes keeps the others waiting. The one that answers gives its turn away with each row that it
+reads: at the 5 ms that are usual, a scrape of the metrics beside it made every request wait for tens of milliseconds.
+"""
+
 
 def main() -> int:
     """Serve; 2 if the settings are wrong."""
+    sys.setswitchinterval(_TURN_SECONDS)
     logs.setup("WARNING", "console")
     try:
         loaded = settings.load()
@@ -32,6 +39,7 @@ def main() -> int:
         service = bootstrap.build_service(loaded, process=process, rings=int(sys.argv[3]))
         origins = [origin.strip().rstrip("/") for origin in loaded.cors_allowed_origins.split(",") if origin.strip()]
         rates = Rates(loaded.requests.per_second, loaded.requests.connecting)
+        gc.freeze()  # what is loaded stays: a collector that looks at it again and again makes requests wait
         allowed = Allowed(origins=origins, proxies=bootstrap.trusted_proxies(loaded), rates=rates)
         run(service, public, private, logs.announce, allowed)
         service.app.tracing.close()

@@ -15,16 +15,19 @@ LARGEST_BODY = 1 << 20
 """Bytes; no request of this API needs more."""
 
 _TOO_LARGE = f"The body is too large: at most {LARGEST_BODY} bytes, with a Content-Length that is a number."
-_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "cache-control": "no-store",
-}
+_HEADERS = [
+    (name.encode(), value.encode())
+    for name, value in {
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "referrer-policy": "no-referrer",
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "permissions-policy": "camera=(), geolocation=(), microphone=()",
+        "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+        "cache-control": "no-store",
+    }.items()
+]
 """OWASP, REST Security Cheat Sheet and HTTP Headers Cheat Sheet. A route that sets one of them itself is left alone."""
 
 
@@ -43,11 +46,8 @@ class Shield:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 present = {name.lower() for name, _ in message["headers"]}
-                added = {**_HEADERS, "x-trace-id": trace}
-                message["headers"] = [
-                    *message["headers"],
-                    *((name.encode(), value.encode()) for name, value in added.items() if name.encode() not in present),
-                ]
+                added = [*_HEADERS, (b"x-trace-id", trace.encode())]
+                message["headers"] = [*message["headers"], *(one for one in added if one[0] not in present)]
             await send(message)
 
         length = dict(scope["headers"]).get(b"content-length", b"0")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+_CHANCE = random.Random()  # noqa: S311 - a trace id has to be unlike others, not secret; asking the kernel for each costs more
 _PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -16,7 +17,7 @@ def trace_of(scope: Scope) -> str:
     known: str | None = scope.get("jivs.trace")
     if known is None:
         match = next((_PARENT.fullmatch(value) for name, value in scope["headers"] if name == b"traceparent"), None)
-        known = match[1].decode() if match and set(match[1]) != {ord("0")} else secrets.token_hex(16)
+        known = match[1].decode() if match and set(match[1]) != {ord("0")} else f"{_CHANCE.getrandbits(128):032x}"
         scope["jivs.trace"] = known
     return known
 

@@ -1,4 +1,6 @@
-"""HTTP/1.1 with bounds: the parser keeps whatever a head brings, so the head is bounded before it."""
+"""HTTP/1.1 with bounds: the parser keeps whatever a head brings, so the head is bounded before it; and what is answered at
+once is sent at once.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import asyncio
 import json
 import secrets
 from http import HTTPStatus
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -22,6 +25,47 @@ _TOO_LARGE = (
 _TOO_SLOW = (HTTPStatus.REQUEST_TIMEOUT, f"The address and the headers took more than {HEAD_SECONDS:.0f} seconds to come.")
 
 
+_MOST_HELD = 64 << 10
+"""Bytes that wait for those behind them: beyond, the transport has to see them to say when its client does not follow."""
+
+
+class Gathering:
+    """A transport that sends what is written in one step of the loop by one call of the system.
+
+    The head and the body of an answer come one after the other. Sent apart they cost twice, and wake the client twice.
+    """
+
+    __slots__ = ("_bytes", "_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held: list[bytes] = []
+        self._bytes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it in a moment, with what comes until then."""
+        if not self._held:
+            self._loop.call_soon(self.flush)
+        self._held.append(data)
+        self._bytes += len(data)
+        if self._bytes > _MOST_HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits."""
+        held, self._held, self._bytes = self._held, [], 0
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))
+
+    def close(self) -> None:
+        """Send what waits, and close."""
+        self.flush()
+        self._transport.close()
+
+
 class Bounded(HttpToolsProtocol):
     """Refuses a head that is too large (431) or takes too long (408)."""
 
@@ -29,6 +73,10 @@ class Bounded(HttpToolsProtocol):
     _tail = b""
     _waiting: asyncio.TimerHandle | None = None
     _in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the one above it
+        """A client has come."""
+        super().connection_made(cast("asyncio.Transport", Gathering(transport, self.loop)))
 
     def on_message_begin(self) -> None:
         """A head begins."""
