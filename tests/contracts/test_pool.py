@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -55,6 +56,36 @@ def test_a_pool_in_use_says_so_and_names_the_setting(make: Make) -> None:
     assert engine.use() == PoolUse(active=0, idle=2, pending=0, limit=2)
     with engine.read():
         pass
+
+
+def test_who_has_the_connections_is_told_to_the_log(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is never given back, or late, is found by its thread."""
+    monkeypatch.setattr("jivs.backends.catalog.engine._LEAK_SECONDS", 0.3)
+    engine, free = make(PoolLimits(maximum=2, seconds=0.5)), threading.Event()
+
+    def forget() -> None:
+        with engine.read():
+            free.wait(10)
+
+    threads = [threading.Thread(target=forget, name=name) for name in ("forgetful", "slow")]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: engine.use().active == 2, 5)
+    with pytest.raises(UnreachableError) as caught, engine.read():
+        pass
+    free.set()
+    for thread in threads:
+        thread.join()
+    assert re.search(r"forgetful for 0\.\d s", caught.value.detail)
+    assert re.search(r"slow for 0\.\d s", caught.value.detail)
+    said = [record.getMessage() for record in caplog.records]
+    assert all(any(f"by {name}." in line for line in said) for name in ("forgetful", "slow"))
+    caplog.clear()
+    with engine.read():
+        pass
+    assert not caplog.records
 
 
 def test_connections_are_opened_ahead_so_that_two_in_use_are_few(make: Make) -> None:

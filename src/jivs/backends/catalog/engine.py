@@ -42,8 +42,14 @@ _MOST_OF_SQLITE = 16
 
 _KEPT = 8
 
+_NAMED = 5
+"""So many who have connections are named in the log when there is none left."""
+
 _TRUSTED_SECONDS = 0.5
 """A connection that was used so lately is used again without asking whether it still lives."""
+
+_LEAK_SECONDS = 10.0
+"""Each transaction is short: a connection that is used for so long was forgotten somewhere, or waits for something."""
 
 _FULL = ("disk is full", "No space left on device")
 """As SQLite and PostgreSQL say it."""
@@ -74,6 +80,7 @@ class Engine:
         self._most = min(given.maximum, _MOST_OF_SQLITE) if self._sqlite else given.maximum
         self._waiting = 0
         self._counting = threading.Lock()
+        self._held: dict[object, tuple[str, float]] = {}
         least = min(given.minimum, self._most)
         kept = max(least, min(_KEPT, self._most))
         with self._clear_errors("cannot be used"):
@@ -119,8 +126,26 @@ class Engine:
         finally:
             with self._counting:
                 self._waiting -= 1
-        with connection:
+        with connection, self._noted():
             yield connection
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Who has a connection, and since when; a line in the log about one that was had for too long."""
+        key, thread, began = object(), threading.current_thread().name, time.monotonic()
+        self._held[key] = thread, began
+        try:
+            yield
+        finally:
+            del self._held[key]
+            took = time.monotonic() - began
+            if took > _LEAK_SECONDS:
+                _LOG.warning("A connection to the catalog %s was in use for %.0f s, by %s.", self.shown, took, thread)
+
+    def _holders(self) -> str:
+        now = time.monotonic()
+        oldest = sorted(self._held.copy().values(), key=lambda one: one[1])
+        return ", ".join(f"{thread} for {now - began:.1f} s" for thread, began in oldest[:_NAMED])
 
     def use(self) -> PoolUse:
         """How the pool is used now."""
@@ -164,7 +189,7 @@ class Engine:
             raise UnreachableError(
                 f"Connection pool exhausted: all {self._most} connections to the catalog were in use for "
                 f"{self._limits.seconds:g} s. Raise HIKARI_MAXIMUM_POOL_SIZE, or HIKARI_CONNECTION_TIMEOUT.",
-                detail=type(error).__name__,
+                detail=f"in use by {self._holders()}",
             ) from error
         except (sa.exc.OperationalError, sa.exc.InterfaceError, OSError) as error:
             reason = _reason(error)
