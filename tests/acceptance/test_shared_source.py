@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,3 +102,43 @@ def test_a_small_run_begins_beside_a_large_one_that_had_all_connections(tmp_path
         assert figures["rows"] == TABLES * ROWS
     assert max(seen) <= CAP
     assert max(seen) >= CAP - 1, "the large one had them all"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "csv"])
+def test_the_pace_of_a_source_holds_over_many_short_runs(tmp_path: Path, kind: str) -> None:
+    """Each of them would be over before anybody could tell it of the others."""
+    (tmp_path / "data").mkdir()
+    if kind == "sqlite":
+        with sqlite3.connect(tmp_path / "data/s.db") as lite:
+            lite.execute("create table t (id integer primary key)")
+            lite.executemany("insert into t values (?)", ((number,) for number in range(1000)))
+        lite.close()
+    else:
+        (tmp_path / "data/t.csv").write_text("id\n" + "\n".join(map(str, range(1000))) + "\n")
+    url = f"sqlite:///{tmp_path}/data/s.db" if kind == "sqlite" else f"file://{tmp_path}/data/t.csv"
+    with ServiceProcess(tmp_path / "state", JIVS_FILE_ROOTS=str(tmp_path)) as service, service.client() as api:
+        kept = {"name": "s", "url": url, "maxRowsPerSecond": 1_000, "maxConnections": 100}
+        source = api.post("/api/v1/sources", json=kept).json()["id"]
+        made = [
+            api.post(API, json={"name": f"x{one}", "sourceId": source, "verify": "none"}).json()["id"] for one in range(6)
+        ]
+        began = time.monotonic()
+        api.post(f"{API}/bulk", json={"action": "start", "ids": made}).raise_for_status()
+        until(lambda: api.get(API, params={"page": 0, "status": "COMPLETED"}).json()["total"] == 6, 120)
+        took = time.monotonic() - began
+        assert sum(api.get(f"{API}/{one}/statistics").json()["rows"] for one in made) == 6_000
+    assert took > 5, "6,000 rows at 1,000 a second"
+
+
+def test_a_run_that_waits_for_its_pace_is_stopped_at_once(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id\n" + "\n".join(map(str, range(200_000))) + "\n")
+    with ServiceProcess(tmp_path / "state", JIVS_FILE_ROOTS=str(tmp_path)) as service, service.client() as api:
+        kept = {"name": "s", "url": f"file://{tmp_path}/t.csv", "maxRowsPerSecond": 500}
+        source = api.post("/api/v1/sources", json=kept).json()["id"]
+        path = api.post(API, json={"name": "x", "sourceId": source}).headers["Location"]
+        run = api.post(f"{path}/start").headers["Location"]
+        until(lambda: api.get(run).json()["rows"] > 0)
+        api.post(f"{path}/stop").raise_for_status()
+        began = time.monotonic()
+        until(lambda: api.get(path).json()["status"] == "CANCELLED")
+        assert time.monotonic() - began < 10, "all that was asked for would take minutes"

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -364,13 +364,15 @@ def test_migrations_make_the_tables_that_the_code_uses(request: pytest.FixtureRe
     assert ScriptDirectory(str(migrations)).get_heads() == [tables.HEAD]
 
 
-def test_an_older_catalog_is_brought_up_and_a_newer_one_refused(tmp_path: Path) -> None:
-    path = tmp_path / "catalog.db"
+def test_a_newer_catalog_is_worked_on_if_it_allows_it(tmp_path: Path) -> None:
+    """What a rollout and its undoing rest on."""
     sqlite_engine(tmp_path).close()
     sqlite_engine(tmp_path).close()
-    connection = sqlite3.connect(path)
-    connection.execute("update alembic_version set version_num = '9999'")
-    connection.commit()
-    connection.close()
-    with pytest.raises(UserError, match="upgrade JiVS"):
-        sqlite_engine(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)) as connection:
+        connection.execute("update alembic_version set version_num = '9999'")
+        sqlite_engine(tmp_path).close()
+        assert connection.execute("select version_num from alembic_version").fetchall() == [("9999",)]
+        for statement in ("update compatibility set oldest = '9998'", "delete from compatibility"):
+            connection.execute(statement)
+            with pytest.raises(UserError, match="upgrade JiVS"):
+                sqlite_engine(tmp_path)

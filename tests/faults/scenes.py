@@ -54,7 +54,7 @@ class Scene:
             body = {"name": f"x{number}", "sourceId": self.source, "verify": "full", "parallel": 2, "attempts": attempts}
             self.paths.append(api.post(API, json=body).headers["Location"])
 
-    def start(self, *, flying: int = 2) -> None:
+    def start(self, *, flying: int = RUNS) -> None:
         """Ask for the four runs, and wait until so many of them read."""
         for path in self.paths:
             answer = self.api.post(f"{path}/start")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psycopg
 
 from jivs.testing.servers import PostgresServer
 
@@ -52,6 +53,22 @@ def test_the_service_is_killed_and_started_again(tmp_path: Path, database: Path)
         at.service.start()
         at.api.base_url = httpx.URL(at.service.url)
         at.all_end_well()
+
+
+def test_a_newer_version_brings_the_schema_up_while_this_one_works(tmp_path: Path, pg: str, database: Path) -> None:
+    """A rollout: what is at work goes on, and what is started anew, by this version, works on the newer schema."""
+    with scene(tmp_path, database, catalog=pg) as at:
+        at.start()
+        with psycopg.connect(pg, autocommit=True) as newer:
+            newer.execute("alter table runs add column mood text not null default 'calm'")
+            newer.execute("create table moods (id int)")
+            newer.execute("update alembic_version set version_num = '9999'")
+            for pid in (*at.workers(), at.process("jivs.api"), at.process("jivs.worker")):
+                kill(pid)
+            at.all_end_well()
+            at.one_more()
+            [(version,)] = newer.execute("select version_num from alembic_version")
+            assert version == "9999", "nobody takes it back"
 
 
 def test_a_worker_that_was_frozen_past_its_lease_finds_itself_fenced(tmp_path: Path, database: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -95,7 +95,9 @@ class _Session(OneByOne):
     def __init__(self, address: Address, options: Options, limits: Limits, request: Request, pace: Pace) -> None:
         self._address = address
         self._options = options
-        self._limits = limits
+        # Whoever waits for the rows of a whole batch could not be stopped meanwhile.
+        most = min(filter(None, (limits.batch_rows, pace.step))) if pace.rate else limits.batch_rows
+        self._limits = replace(limits, batch_rows=most)
         self._request = request
         self._pace = pace
         self._files: dict[TableName, Place] = {}

@@ -24,7 +24,7 @@ from jivs.operations.job import ExtractJob, Gate, Lease, Outcome, Progress, Room
 from jivs.ports.cache import CacheName
 from jivs.ports.clock import stamp
 from jivs.ports.service import Service
-from jivs.transfer.throttle import Throttle
+from jivs.transfer.throttle import SharedThrottle
 
 LEASE_SECONDS = 3.0
 """A worker that could not renew its lease for so long stops."""
@@ -108,8 +108,6 @@ class Execution:
         self._most = self._readers() + 1
         self._why: Why | None = None
         self._telling = _Telling(service)
-        self._pace = Throttle(0, service.clock)
-        self._rate = 0
         self._ended = threading.Event()
         self._renewed = service.clock.monotonic()
 
@@ -162,8 +160,7 @@ class Execution:
         source = sources.get(service, self._run.source_id)
         address = _guard.checked(service.guard, sources.opened(service, source))
         limits = service.app.limits
-        self._rate = source.max_rows_per_second or limits.rows_per_second
-        self._pace.rate = self._rate
+        rate = source.max_rows_per_second or limits.rows_per_second
         return extract(
             service.app,
             ExtractJob(
@@ -181,11 +178,16 @@ class Execution:
                 options=job.options,
                 gate=self._gate,
                 lease=Lease(run_id=self._run.id, epoch=self._run.epoch, seconds=LEASE_SECONDS),
-                pace=self._pace,
+                pace=self._pace(source.id, rate),
                 room=self._room,
             ),
             self._telling,
         )
+
+    def _pace(self, source_id: int, rate: int) -> SharedThrottle:
+        """Rows per second that all runs of a source have together."""
+        service = self._service
+        return SharedThrottle(rate, service.clock, lambda rows: service.work().pace(source_id, rows, rate), self._gate.rest)
 
     def _readers(self) -> int:
         """How many it would have, were it alone."""
@@ -317,8 +319,6 @@ class Execution:
         self._taken = taken
         self._room.allow(kept.connections)
         work.log(self._run, self._telling.said())
-        if self._rate:
-            self._pace.rate = max(1, self._rate // kept.neighbours)
         if kept.order is Order.CANCEL:
             self._stop(Why.CANCELLED)
         elif kept.order is Order.PAUSE and held is None:

@@ -10,7 +10,7 @@ from jivs.domain.plan import Level, RunPlan, Selection
 from jivs.domain.schema import TableName
 from jivs.domain.source import Address, Limits
 from jivs.errors import InterruptedRunError
-from jivs.transfer.throttle import Throttle
+from jivs.ports.connector import Pace
 
 PARTITION_BYTES = 128 << 20
 """Size of a partition in the source: small enough that a crash costs little, large enough for good row groups."""
@@ -47,6 +47,11 @@ class Gate:
     def open(self) -> None:
         """Let them go on."""
         self._open.set()
+
+    def rest(self, seconds: float) -> None:
+        """Wait so long. Raises InterruptedRunError as soon as the run is to end."""
+        if self._stop.wait(seconds):
+            raise InterruptedRunError("Stopped. Go on with: --resume")
 
     def passed(self) -> None:
         """Wait while the gate is closed. Raises InterruptedRunError once the run is to end."""
@@ -120,7 +125,7 @@ class ExtractJob:
     options: dict[str, str] = field(default_factory=dict)
     partition_bytes: int = PARTITION_BYTES
     gate: Gate = field(default_factory=Gate)
-    pace: Throttle | None = None
+    pace: Pace | None = None
     lease: Lease | None = None
     room: Room | None = None
 

@@ -14,13 +14,10 @@ from jivs.domain.run import Command, Counts, Order, Run, RunState
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What a worker learns when it renews its lease. ``neighbours``: runs at work on the same source, this one included;
-    ``connections``: how many it may have from now on.
-    """
+    """What a worker learns when it renews its lease. ``connections``: how many it may have from now on."""
 
     order: Order
     state: RunState
-    neighbours: int
     connections: int
 
 
@@ -86,6 +83,11 @@ class Work(Protocol):
         ``taken``: connections that it has, if they became fewer; ``most``: how many it could use. Where others wait for the
         source and find no room, it may have only its share from now on, and what is above counts until it is given up; where
         nobody waits, it may have more.
+        """
+
+    def pace(self, source_id: int, rows: int, rate: int) -> float:
+        """Queue for so many rows of a source, behind those that all of its runs asked for before, at ``rate`` rows per
+        second; how many seconds from now they may be read.
         """
 
     def hold(self, run_id: str, epoch: int) -> None:

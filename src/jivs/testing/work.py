@@ -123,7 +123,7 @@ class WorkSuite(OrdersSuite):
         assert (work.waiting(), work.claim("w2", 3)) == (0, None)
         kept = work.keep("r1", 1, 3, Counts(rows=7, partitions=2), "reading")
         assert kept is not None
-        assert (kept.order, kept.state, kept.neighbours) == (Order.GO_ON, RunState.RUNNING, 1)
+        assert (kept.order, kept.state) == (Order.GO_ON, RunState.RUNNING)
         clock.advance(2)
         assert work.settle("r1", 1, RunState.COMPLETED, counts=Counts(rows=9, bytes=5, partitions=2, partitions_done=2))
         ended = work.run("r1")
@@ -186,6 +186,16 @@ class WorkSuite(OrdersSuite):
         work.settle(on_small[0].id, on_small[0].epoch, RunState.FAILED, "it broke")
         assert work.waiting() == 10
         assert work.claim("w", 3) is not None
+
+    def test_the_pace_of_a_source_holds_over_all_who_ask(self, work: Work) -> None:
+        waits: list[float] = []
+        together(8, lambda _: waits.append(work.pace(1, 1_000, 100)))
+        assert sorted(waits) == pytest.approx([10 * place - 0.1 for place in range(1, 9)], abs=2)
+        assert work.pace(2, 10, 100) < 0.1, "another source has a queue of its own"
+
+    def test_a_queue_of_a_clock_that_was_wrong_keeps_nobody(self, work: Work) -> None:
+        work.pace(1, 1_000_000, 1)
+        assert work.pace(1, 100, 100) == pytest.approx(0.9, abs=0.5)
 
     def test_a_single_run_gets_what_it_wants_and_a_cap_of_one_is_enough(
         self, make: Make, work: Work, source: Callable[..., Source]

@@ -17,7 +17,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jivs.backends.catalog.tables import HEAD
+from jivs.backends.catalog.tables import HEAD, OLDEST, compatibility
 from jivs.domain.source import Address
 from jivs.errors import UnreachableError, UserError
 from jivs.ports.metrics import PoolUse
@@ -163,23 +163,36 @@ class Engine:
         return {"database": f"{product} {version}".strip(), "milliseconds": round((time.perf_counter() - began) * 1e3)}
 
     def _migrate(self) -> None:
+        """Bring the schema up, unless a newer JiVS has: then work on that one's, if it allows it. So workers of two versions
+        work side by side, and a rollout can be undone.
+        """
         with self._connection() as connection:
-            if _version(connection) == HEAD:
+            if self._fits(connection):
                 return
         from alembic import command
         from alembic.config import Config
 
         with self.write() as connection:
             self.lock(connection, _MIGRATING)
-            version = _version(connection)
-            if version == HEAD:
+            if self._fits(connection):
                 return
-            if version is not None and version > HEAD:
-                raise UserError(f"The catalog {self.shown} belongs to a newer JiVS (schema {version}): upgrade JiVS.")
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            connection.execute(compatibility.delete())
+            connection.execute(compatibility.insert().values(oldest=OLDEST))
+
+    def _fits(self, connection: sa.Connection) -> bool:
+        """Whether the schema is ours, or a newer one that our code may work on. Raises UserError for one that it may not."""
+        version = _version(connection)
+        if version is None or version <= HEAD:
+            return version == HEAD
+        oldest = connection.execute(sa.select(sa.func.max(compatibility.c.oldest))).scalar()
+        if oldest is None or oldest > HEAD:
+            raise UserError(f"The catalog {self.shown} belongs to a newer JiVS (schema {version}): upgrade JiVS.")
+        _LOG.info("The catalog %s has schema %s, of a newer JiVS that lets this one work on it.", self.shown, version)
+        return True
 
     @contextmanager
     def _clear_errors(self, what: str) -> Iterator[None]:

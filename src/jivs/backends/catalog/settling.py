@@ -23,6 +23,7 @@ UPDATE runs SET epoch = epoch + {_FAR}, owner = '', lease_until = NULL, connecti
 WHERE state IN ('PENDING', 'RUNNING', 'PAUSED')""",
     ),
     ("0005", f"UPDATE stamps SET value = value + {_FAR}"),
+    ("0007", "DELETE FROM paces"),
 )
 """Each with the schema since which it can be said."""
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration: what this version of JiVS works on."""
+
+OLDEST = "0007"
+"""Code that knows the migrations up to this one runs on HEAD too: whoever changes the schema sees to it."""
 
 metadata = sa.MetaData()
 
@@ -261,3 +264,14 @@ preferences = sa.Table(
     sa.Column("document", sa.Text, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
 )
+
+paces = sa.Table(
+    "paces",
+    metadata,
+    sa.Column("source_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("due", sa.Float, nullable=False),
+)
+"""Until when the rows that were asked for take, at the pace of their source."""
+
+compatibility = sa.Table("compatibility", metadata, sa.Column("oldest", sa.String(32), primary_key=True))
+"""One row: the OLDEST of the code that migrated last."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jivs.backends.catalog import rows, submission, trail
+from jivs.backends.catalog import paces, rows, submission, trail
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.prepared import Prepared, parameter
 from jivs.backends.catalog.tables import events, run_logs, runs, sources
@@ -214,15 +214,15 @@ class SqlWork:
         wanted = (Job.from_json(row["job"]).parallel or self._parallel) + 1
         return min(wanted, _share(cap, working + waiting), cap - used)
 
-    def _room(self, connection: sa.Connection, row: Any, has: int, most: int, now: float) -> tuple[int, int]:
-        """Connections that a run at work may have from now on, and how many runs are at work on its source."""
+    def _room(self, connection: sa.Connection, row: Any, has: int, most: int, now: float) -> int:
+        """Connections that a run at work may have from now on."""
         if has < most:
             self._engine.lock(connection, submission.ON_SOURCE + row["source_id"])
         cap, used, working, waiting, _ = self._source(connection, row, now)
         share = _share(cap, 1 + working + waiting)
         if waiting:
-            return has if _free(used + has, cap) else min(has, share), 1 + working
-        return max(has, min(most, cap - used, share if working else cap)), 1 + working
+            return has if _free(used + has, cap) else min(has, share)
+        return max(has, min(most, cap - used, share if working else cap))
 
     def _give_up(self, connection: sa.Connection, row: Any, now: float) -> None:
         ended = {
@@ -256,12 +256,15 @@ class SqlWork:
                 return None
             values = {**_counted(counts), "phase": phase}
             has = min(taken or before["connections"], before["connections"])
-            allowed, neighbours = self._room(connection, before, has, most, now)
+            allowed = self._room(connection, before, has, most, now)
             kept = {"lease_until": now + seconds, "connections": max(has, allowed)}
             row = self._change(connection, run_id, {**kept, **values})
             if any(before[name] != value for name, value in values.items()):
                 self._tell(connection, row, "progress")
-        return Kept(order=Order(row["order"]), state=RunState(row["state"]), neighbours=neighbours, connections=allowed)
+        return Kept(order=Order(row["order"]), state=RunState(row["state"]), connections=allowed)
+
+    def pace(self, source_id: int, rows: int, rate: int) -> float:
+        return paces.reserve(self._engine, self._clock, source_id, rows, rate)
 
     def hold(self, run_id: str, epoch: int) -> None:
         with self._engine.write() as connection:
