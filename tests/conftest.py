@@ -108,6 +108,7 @@ def run(app: App, tmp_path: Path) -> Run:
         level: Level = Level.FULL,
         tables: tuple[str, ...] = (),
         queries: tuple[tuple[str, str], ...] = (),
+        where: str = "",
         limits: dict[str, int] | None = None,
         archive: Path | None = None,
         pause: Callable[[str], None] = lambda _: None,
@@ -120,7 +121,7 @@ def run(app: App, tmp_path: Path) -> Run:
         job = ExtractJob(
             address=app.address(url),
             archive=str(archive or tmp_path / "archive"),
-            selection=Selection(tables=tables, queries=queries),
+            selection=Selection(tables=tables, queries=queries, where=where),
             limits=replace(app.limits, **(limits or {})),
             level=level,
             resume=resume,

@@ -119,6 +119,16 @@ SQL = [
     source_sql("hint", "MYSQL", "select /*+ set_var(max_execution_time=0) */ 1"), source_sql("sequence", "MARIADB", "select next value for s"),
     source_sql("extension", "SQLITE", "select load_extension('x')"), source_sql("attach", "SQLITE", "attach '/tmp/hostile.db' as x"),
     source_sql("pragma", "SQLITE", "pragma writable_schema = 1"), source_sql("two", "SQLITE", "select 1; delete from t"), source_sql("write-file", "SQLITE", "select writefile('/tmp/hostile', 'x')"),
+    source_sql("nested-comment", "POSTGRESQL", "select /*/* */ 1 || ' */ 1 as a) as q limit 0; commit; begin read write; delete from victim; select * from (select 1 as a -- '"),
+    source_sql("where-nested-comment", "POSTGRESQL", "id = 1 /*/* */ or ' */ and pg_sleep(6) is null -- ' = ''", where=True),
+    source_sql("dollar-name", "POSTGRESQL", "select 1 as x$a$, (select pg_sleep(9)) as y, 2 as z$a$"), source_sql("e-text", "POSTGRESQL", r"select E'\' || pg_sleep(9) || '\''"),
+    source_sql("ts-stat", "POSTGRESQL", "select * from ts_stat('select to_tsvector(pg_read_file(''/etc/hostname''))')"),
+    source_sql("ts-rewrite", "POSTGRESQL", "select ts_rewrite('a'::tsquery, 'select 1')"), source_sql("cron", "POSTGRESQL", "select cron.schedule('* * * * *', 'delete from t')"),
+    source_sql("template", "MYSQL", "select {#\n zz (select load_file('/etc/passwd')) } as x, -- #}\n 1 as y"),
+    source_sql("where-template", "MARIADB", "id = 1 or {#\n zz sleep(4) } or -- #}\n 1 = 0", where=True), source_sql("odbc", "MYSQL", "select {x sleep(9)}"),
+    source_sql("hash", "MARIADB", "select 1 # '\n, sleep(9) -- '"), source_sql("keyring", "MYSQL", "select keyring_key_fetch('x')"),
+    source_sql("doubling", "POSTGRESQL", "select " + "decimal(" * 28 + "1" + ")" * 28), source_sql("doubling-brackets", "MYSQL", "select " + "array[" * 28 + "1" + "]" * 28),
+    source_sql("doubling-angles", "SQLITE", "select cast(1 as " + "array<" * 28 + "int" + ">" * 28 + ")"),
     source_sql("deep", "SQLITE", "select " + "(" * 30_000 + "1" + ")" * 30_000),
 ]  # fmt: skip
 ADDRESSES = [

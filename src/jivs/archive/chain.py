@@ -116,15 +116,23 @@ class Published:
     overtaken: tuple[TableName, ...]
 
 
-def publish(store: Store, clock: Clock, proposal: Proposal, pause: Callable[[str], None] = lambda _: None) -> Published:
+def publish(
+    store: Store,
+    clock: Clock,
+    proposal: Proposal,
+    pause: Callable[[str], None] = lambda _: None,
+    require: Callable[[], None] = lambda: None,
+) -> Published:
     """Append one manifest with the run's tables; idempotent by run id, atomic against any other writer.
 
     A table that another run has changed since this one started is not overwritten: it is listed as failed. ``pause`` is
-    called with the name of each step, for tests that end the process there.
+    called with the name of each step, for tests that end the process there; ``require`` right before the manifest is
+    created, and raises if the run may not publish any more.
     """
+    base = min(proposal.bases.values(), default=0)
     for _ in range(_TRIES):
         known = numbers(store)
-        done = _find_run(store, known, proposal.run_id)
+        done = _find_run(store, [number for number in known if number > base], proposal.run_id)
         if done is not None:
             _finish(store, done, pause)
             return Published(link=done, overtaken=_overtaken_of(done, proposal))
@@ -136,6 +144,7 @@ def publish(store: Store, clock: Clock, proposal: Proposal, pause: Callable[[str
         if lost:
             raise FatalError(f"{lost[0]} and {len(lost) - 1} more files of this run are gone from {store.address}.")
         pause("before manifest")
+        require()
         try:
             store.create(layout.manifest(manifest.number), raw)
         except AlreadyExistsError:

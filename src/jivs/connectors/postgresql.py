@@ -290,7 +290,8 @@ class _Session(OneByOne):
         if self._request.queries:
             holder.execute("select set_config('search_path', %s, true)", (self._search_path,))
             for query in self._request.queries.values():
-                holder.execute(f"explain select * from ({single(query)}\n) as q")
+                # In binary, by the extended protocol: the server takes one statement, whatever is written there.
+                holder.execute(f"explain select * from ({single(query)}\n) as q", binary=True)
             holder.execute("select set_config('search_path', '', true)")
 
     def changed(self, table: Table) -> str:
@@ -306,8 +307,11 @@ class _Session(OneByOne):
 
     def split(self, table: Table, target_bytes: int) -> Sequence[Bounds]:
         whole: list[Bounds] = [{}]
-        if self._request.narrowing.where and table.kind is TableKind.QUERY:
-            return whole
+        if self._request.narrowing.where:
+            with self._on(table) as connection:  # in binary, as in _lock_queries
+                connection.execute(f"explain select 1 {self._from(table, {})}", binary=True)
+            if table.kind is TableKind.QUERY:
+                return whole
         with self._lease() as connection:
             if table.kind in _WITH_CTID:
                 if 0 <= table.estimated_bytes <= min(target_bytes, parts.WORTH_SLICING):

@@ -24,6 +24,7 @@ from jivs.operations.job import ExtractJob, Gate, Lease, Outcome, Progress, Room
 from jivs.ports.cache import CacheName
 from jivs.ports.clock import stamp
 from jivs.ports.service import Service
+from jivs.ports.work import Kept
 from jivs.transfer.throttle import SharedThrottle
 
 LEASE_SECONDS = 3.0
@@ -146,7 +147,7 @@ class Execution:
     def _work(self) -> tuple[RunState, str, float]:
         """What it came to: a state, a sentence, and when to try again. Raises FencedError."""
         try:
-            return self._published() or self._ended_as(self._extract())
+            return self._published() or self._given_up() or self._ended_as(self._extract())
         except FencedError:
             raise
         except JivsError as error:
@@ -197,6 +198,8 @@ class Execution:
         """How the run ended, if it is published and the catalog does not know: its worker ended before it could say so, or
         the catalog was restored from a backup.
         """
+        if self._run.epoch == 1:
+            return None
         store = self._service.app.store(self._run.archive)
         for number in reversed(chain.numbers(store)):
             manifest = chain.load(store, number).manifest
@@ -209,6 +212,14 @@ class Execution:
                     return RunState.INCOMPLETE, "; ".join(f"{one['table']}: {one['reason']}" for one in manifest.failed), 0.0
                 return RunState.COMPLETED, "", 0.0
         return None
+
+    def _given_up(self) -> tuple[RunState, str, float] | None:
+        """Whether its workers ended too often."""
+        if self._run.failures < self._job.attempts:
+            return None
+        self._abandon()
+        times = f"{self._run.failures} times"
+        return RunState.FAILED, f"Its worker ended {times} without a word: out of memory? See the workers' log.", 0.0
 
     def _ended_as(self, outcome: Outcome) -> tuple[RunState, str, float]:
         for table in outcome.tables:
@@ -275,10 +286,12 @@ class Execution:
 
     def _keep(self) -> None:
         clock = self._service.clock
-        began = clock.monotonic()
+        last, worked = clock.monotonic(), 0.0
         held: float | None = None
         while not self._ended.wait(_BEAT_SECONDS) and self._why is not Why.SILENT:
             beat = clock.monotonic()
+            worked += 0.0 if held is not None else beat - last
+            last = beat
             try:
                 held = self._beat(held)
                 self._renewed = beat
@@ -289,7 +302,7 @@ class Execution:
                 _LOG.info("Run %s: %s", self._run.id, error.message)
             if self._drain.is_set():
                 self._stop(Why.DRAINED)
-            if 0 < self._job.timeout_seconds < clock.monotonic() - began and held is None:
+            if 0 < self._job.timeout_seconds < worked and held is None:
                 self._stop(Why.TIMEOUT)
 
     def _watch(self) -> None:
@@ -321,16 +334,18 @@ class Execution:
         work.log(self._run, self._telling.said())
         if kept.order is Order.CANCEL:
             self._stop(Why.CANCELLED)
-        elif kept.order is Order.PAUSE and held is None:
-            self._gate.close()
-            work.hold(self._run.id, self._run.epoch)
-            return clock.monotonic()
-        elif held is not None and kept.order is Order.GO_ON:
+            return held
+        if kept.order is Order.GO_ON or not self._holds(kept):
             self._gate.open()
             return None
-        elif held is not None and clock.monotonic() - held > self._hold_seconds:
+        if held is not None and clock.monotonic() - held > self._hold_seconds:
             self._stop(Why.PAUSED)
-        return held
+        return clock.monotonic() if held is None else held
+
+    def _holds(self, kept: Kept) -> bool:
+        """Pause, and say so; False if it was told to go on meanwhile."""
+        self._gate.close()
+        return kept.state is RunState.PAUSED or self._service.work().hold(self._run.id, self._run.epoch)
 
     def _stop(self, why: Why) -> None:
         if self._why is None:

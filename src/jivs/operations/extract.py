@@ -103,7 +103,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
     link = chain.newest(store)
     named = bool(job.source_name)
     planning.require_source(link.manifest if link else None, opened.label, opened.address.shown, named=named)
-    old = _unfinished(app, store, opened, job)
+    old = _unfinished(app, store, opened, job, progress)
     with closing(open_session(app, job, opened)) as session, app.metrics.source_pool(opened.label, session.connections):
         if job.room is not None:
             job.room.fit(session.resize)
@@ -137,15 +137,24 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
             pause("planned")
             outcome = _run(app, store, session, opened, job, work, server, snapshot, notes, progress, pause)
     pause("before sweep")
-    runs.sweep(store, app.clock, app.gone)
+    try:
+        runs.sweep(store, app.clock, app.gone)
+    except StoreError as error:  # the run is published, whatever is left lying about: the next sweep removes it
+        progress.warned(f"What earlier runs left behind could not be removed: {error.message}")
     return replace(outcome, seconds=app.clock.monotonic() - began)
 
 
-def _unfinished(app: App, store: Store, opened: Opened, job: ExtractJob) -> runs.OpenRun | None:
-    """The run to go on with, if there is one."""
-    if job.lease is not None:
-        return next((run for run in runs.open_runs(store) if run.plan.run_id == job.lease.run_id), None)
-    return planning.find_open_run(app, store, opened.digest, job.level) if job.resume else None
+def _unfinished(app: App, store: Store, opened: Opened, job: ExtractJob, progress: Progress) -> runs.OpenRun | None:
+    """The run to go on with, if there is one that reads the same: rows of two sources never meet in one run."""
+    if job.lease is None:
+        return planning.find_open_run(app, store, opened.digest, job.level) if job.resume else None
+    run_id = job.lease.run_id
+    found = next((run for run in runs.open_runs(store) if run.plan.run_id == run_id), None)
+    if found is None or found.plan.digest == opened.digest:
+        return found
+    progress.warned("The source was changed since the run began: all of it is read again.")
+    runs.abandon(store, run_id)
+    return None
 
 
 @contextmanager
@@ -308,6 +317,7 @@ def _finish(
             notes=[*notes, *snapshot.notes],
         ),
         pause,
+        reading.require_lease,
     )
     results = [_overtaken(result) if result.table in published.overtaken else result for result in results]
     return Outcome(

@@ -69,6 +69,7 @@ class Room:
     def __init__(self, allowed: int) -> None:
         self._lock = threading.Lock()
         self._allowed = self._taken = self._answered = allowed
+        self._opening = 0
 
     @property
     def allowed(self) -> int:
@@ -82,16 +83,18 @@ class Room:
 
     def fit(self, resize: Callable[[int], int]) -> None:
         """Have ``resize`` make it so many, and remember how many there are."""
-        allowed = self._allowed
+        with self._lock:
+            allowed = self._opening = self._allowed
         taken = resize(allowed)  # waits for servers: nobody may wait for that
         with self._lock:
-            self._taken, self._answered = taken, allowed
+            self._taken, self._answered, self._opening = taken, allowed, 0
 
     @property
     def taken(self) -> int:
         """How many it has, or may open."""
         with self._lock:
-            return self._taken if self._answered == self._allowed else max(self._taken, self._allowed)
+            most = self._taken if self._answered == self._allowed else max(self._taken, self._allowed)
+            return max(most, self._opening)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from jivs.archive import runs as records
 from jivs.domain.audit import Deed
-from jivs.domain.run import OPEN, Command, Run, RunState
+from jivs.domain.run import Command, Run, RunState
 from jivs.errors import ConflictError, NotFoundError, StoreError
 from jivs.operations import extractions
 from jivs.operations._run_id import new_run_id
@@ -31,10 +31,11 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
     Raises ConflictError if there is none, or if its state forbids it.
     """
     extraction = extractions.get(service, extraction_id)
-    unended = service.work().runs(extraction_id=extraction_id, states=OPEN)
-    if not unended:
+    in_turn = [{RunState.RUNNING, RunState.PAUSED}, {RunState.PENDING}]
+    oldest = (service.work().runs(extraction_id=extraction_id, states=one, limit=1, oldest=True) for one in in_turn)
+    run = next((found[0] for found in oldest if found), None)
+    if run is None:
         raise ConflictError(f"Extraction {extraction_id} has no run that has not ended: there is nothing to {wanted.value}.")
-    run = min(unended, key=lambda one: (one.state is RunState.PENDING, one.seq))
     deed = Deed(actor=actor, action=f"run.{wanted.value}", object=f"extraction:{extraction.name}", detail={"run": run.id})
     changed = service.work().command(run.id, wanted, deed)
     service.cache.drop(CacheName.EXTRACTION_STATS, str(extraction_id))

@@ -61,18 +61,23 @@ class Work(Protocol):
         """By id."""
 
     def runs(
-        self, *, extraction_id: int = 0, states: Iterable[RunState] = (), before: int = 0, limit: int = 100
+        self,
+        *,
+        extraction_id: int = 0,
+        states: Iterable[RunState] = (),
+        before: int = 0,
+        limit: int = 100,
+        oldest: bool = False,
     ) -> list[Run]:
-        """The newest first; ``before``: only those with a smaller ``seq``."""
+        """The newest first, or the ``oldest``; ``before``: only those with a smaller ``seq``."""
 
     def waiting(self, limit: int = 100) -> int:
         """About how many runs a claim could take now, at most ``limit``."""
 
     def claim(self, owner: str, seconds: float) -> Run | None:
         """Take the next run: one whose worker fell silent, or the PENDING one of the highest priority that waits longest and
-        whose source has connections to spare. It is RUNNING then, with ``connections`` granted.
-
-        A run whose workers fell silent more often than its ``attempts`` is FAILED instead.
+        whose source has connections to spare. It is RUNNING then, with ``connections`` granted, and ``failures`` counts how
+        often its workers fell silent.
         """
 
     def keep(
@@ -90,8 +95,10 @@ class Work(Protocol):
         second; how many seconds from now they may be read.
         """
 
-    def hold(self, run_id: str, epoch: int) -> None:
-        """The worker has paused, and holds its place: PAUSED under its lease. Raises FencedError."""
+    def hold(self, run_id: str, epoch: int) -> bool:
+        """The worker has paused, and holds its place: PAUSED under its lease. False if it was told to go on meanwhile.
+        Raises FencedError.
+        """
 
     def settle(
         self,

@@ -89,13 +89,13 @@ class OrdersSuite:
         assert ended is not None
         assert (ended.state, ended.order) == (RunState.COMPLETED, Order.GO_ON)
 
-    def test_a_run_without_a_living_worker_is_stopped_at_once(self, make: Make, work: Work, clock: FakeClock) -> None:
+    def test_a_run_that_was_let_go_of_is_stopped_at_once(self, make: Make, work: Work, clock: FakeClock) -> None:
         self.start(work, make())
         run = work.claim("w", 3)
         assert run is not None
         clock.advance(3600)  # somebody set the clock: that ends no lease
         assert work.command("r1", Command.PAUSE, DEED).state is RunState.RUNNING
-        work.lost("w")
+        work.settle("r1", run.epoch, RunState.PAUSED)
         assert work.command("r1", Command.STOP, DEED).state is RunState.CANCELLED
         assert work.keep("r1", run.epoch, 3, Counts(), "") is None
 

@@ -260,20 +260,48 @@ class WorkSuite(OrdersSuite):
         assert second is not None
         assert (second.id, second.epoch, second.failures) == ("r1", 2, 1)
         assert work.keep("r1", first.epoch, 3, Counts(), "") is None
-        for act in (
-            lambda: work.settle("r1", first.epoch, RunState.COMPLETED),
-            lambda: work.hold("r1", first.epoch),
-        ):
-            with pytest.raises(FencedError):
-                act()
+        with pytest.raises(FencedError):
+            work.settle("r1", first.epoch, RunState.COMPLETED)
+        with pytest.raises(FencedError):
+            work.hold("r1", first.epoch)
         work.silent(3)
         clock.advance(4)
         assert work.silent(3) == 1
-        assert work.claim("w3", 3) is None  # two attempts are what the job has
-        run = work.run("r1")
+        third = work.claim("w3", 3)
+        assert third is not None
+        assert third.failures == 2, "whoever has it now decides whether that is too often"
+
+    def test_a_stop_of_a_run_whose_worker_fell_silent_is_left_to_the_next(
+        self, make: Make, work: Work, clock: FakeClock
+    ) -> None:
+        """It may be published: only the archive knows."""
+        self.start(work, make(), "r1")
+        first = work.claim("w1", 3)
+        assert first is not None
+        work.silent(3)
+        clock.advance(4)
+        work.silent(3)
+        assert work.command("r1", Command.STOP, DEED).state is RunState.RUNNING
+        second = work.claim("w2", 3)
+        assert second is not None
+        assert second.order is Order.CANCEL
+
+    def test_a_hold_that_comes_after_an_order_to_go_on_holds_nothing(self, make: Make, work: Work) -> None:
+        self.start(work, make(), "r1")
+        run = work.claim("w1", 3)
         assert run is not None
-        assert (run.state, run.owner) == (RunState.FAILED, "")
-        assert "2 times" in run.message
+        work.command("r1", Command.PAUSE, DEED)
+        work.command("r1", Command.RESUME, DEED)
+        assert not work.hold("r1", run.epoch)
+        now = work.run("r1")
+        assert now is not None
+        assert now.state is RunState.RUNNING
+
+    def test_the_oldest_runs_come_first_if_they_are_asked_for(self, make: Make, work: Work) -> None:
+        extraction = make(when_busy=WhenBusy.QUEUE)
+        for number in range(3):
+            self.start(work, extraction, f"r{number}")
+        assert [one.id for one in work.runs(extraction_id=extraction.id, limit=2, oldest=True)] == ["r0", "r1"]
 
     def test_a_clock_that_is_set_takes_no_lease_and_keeps_none(self, make: Make, work: Work, clock: FakeClock) -> None:
         self.start(work, make("one"), "r1")
@@ -295,9 +323,8 @@ class WorkSuite(OrdersSuite):
         work.silent(3)
         clock.advance(3)
         assert work.silent(3) == 2
-        taken = work.claim("w3", 3)
-        assert taken is not None
-        assert taken.id == "r2", "r1 has used up its attempts"
+        taken = [run.id for run in iter(lambda: work.claim("w3", 3), None)]
+        assert taken == ["r1", "r2"]
 
     def test_lost_processes_lose_their_leases_at_once(self, make: Make, work: Work) -> None:
         self.start(work, make("one"), "r1")

@@ -122,9 +122,15 @@ class SqlWork:
         return rows.run(row) if row is not None else None
 
     def runs(
-        self, *, extraction_id: int = 0, states: Iterable[RunState] = (), before: int = 0, limit: int = 100
+        self,
+        *,
+        extraction_id: int = 0,
+        states: Iterable[RunState] = (),
+        before: int = 0,
+        limit: int = 100,
+        oldest: bool = False,
     ) -> list[Run]:
-        query = sa.select(runs).where(_MINE).order_by(runs.c.seq.desc()).limit(limit)
+        query = sa.select(runs).where(_MINE).order_by(runs.c.seq if oldest else runs.c.seq.desc()).limit(limit)
         wanted = [state.value for state in states]
         for given, condition in (
             (extraction_id, runs.c.extraction_id == extraction_id),
@@ -166,9 +172,6 @@ class SqlWork:
                     return None
                 self._engine.lock(connection, submission.ON_SOURCE + row["source_id"])
                 silent = row["state"] == RunState.RUNNING.value
-                if silent and row["failures"] + 1 >= Job.from_json(row["job"]).attempts:
-                    self._give_up(connection, row, now)
-                    continue
                 granted = self._grant(connection, row, now, silent=silent)
                 if granted:
                     taken = {
@@ -224,16 +227,6 @@ class SqlWork:
             return has if _free(used + has, cap) else min(has, share)
         return max(has, min(most, cap - used, share if working else cap))
 
-    def _give_up(self, connection: sa.Connection, row: Any, now: float) -> None:
-        ended = {
-            "state": RunState.FAILED.value,
-            "message": f"Its worker ended {row['failures'] + 1} times without a word: out of memory? See the workers' log.",
-            "epoch": row["epoch"] + 1,
-            "failures": row["failures"] + 1,
-            "ended_at": now,
-        }
-        self._set(connection, row["id"], {**ended, **_FREE, "updated_at": now})
-
     def _set(self, connection: sa.Connection, run_id: str, values: dict[str, Any]) -> Any:
         row = self._change(connection, run_id, values)
         self._tell(connection, row)
@@ -266,10 +259,13 @@ class SqlWork:
     def pace(self, source_id: int, rows: int, rate: int) -> float:
         return paces.reserve(self._engine, self._clock, source_id, rows, rate)
 
-    def hold(self, run_id: str, epoch: int) -> None:
+    def hold(self, run_id: str, epoch: int) -> bool:
         with self._engine.write() as connection:
-            self._require(connection, run_id, epoch, RunState.PAUSED)
+            row = self._require(connection, run_id, epoch, RunState.PAUSED)
+            if row["order"] != Order.PAUSE.value:
+                return False
             self._set(connection, run_id, {"state": RunState.PAUSED.value, "phase": "held", "updated_at": self._now()})
+        return True
 
     def settle(
         self,
@@ -475,9 +471,12 @@ def _away(row: Any, state: RunState) -> dict[str, Any]:
 
 
 def _stop(row: Any, at_work: bool) -> dict[str, Any]:
+    """A run whose worker fell silent may be published: whoever takes it over looks into the archive, and ends it."""
     if row["state"] not in submission.UNENDED:
         raise _refused(row, "stopped")
-    return {"order": Order.CANCEL.value} if at_work else _away(row, RunState.CANCELLED)
+    if at_work or row["state"] == RunState.RUNNING.value:
+        return {"order": Order.CANCEL.value}
+    return _away(row, RunState.CANCELLED)
 
 
 def _pause(row: Any, at_work: bool) -> dict[str, Any]:
