@@ -33,7 +33,7 @@ class EachItsOwn:
             user_id=_TOLD["id"],
             username=_TOLD["username"],
             generation=_TOLD["generation"],
-            token_id=uuid.uuid4().hex,
+            session=uuid.uuid4().hex,
             expires_at=int(time.time()) + 900,
         )
         return _TOKENS.issue(claims)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from jivs.api.rates import Rates
 from jivs.api.server import Allowed, run
 from jivs.errors import JivsError
 
+_MOST_DESCRIPTORS = 1 << 16
 _TURN_SECONDS = 0.0005
 """How long a thread that computes keeps the others waiting. The one that answers gives its turn away with each row that it
 reads: at the 5 ms that are usual, a scrape of the metrics beside it made every request wait for tens of milliseconds.
@@ -28,6 +30,7 @@ reads: at the 5 ms that are usual, a scrape of the metrics beside it made every 
 def main() -> int:
     """Serve; 2 if the settings are wrong."""
     sys.setswitchinterval(_TURN_SECONDS)
+    _allow_descriptors()
     logs.setup("WARNING", "console")
     try:
         loaded = settings.load()
@@ -47,6 +50,14 @@ def main() -> int:
         logs.announce(f"Error: {error.message}", logging.ERROR)
         return 2
     return 0
+
+
+def _allow_descriptors() -> None:
+    """Clients, files of answers and connections take one each: as many as the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _end_with_parent() -> None:

@@ -51,6 +51,7 @@ def create(service: Service, *, origins: list[str], rates: Rates | None = None) 
         openapi_url="/v3/api-docs",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirection would repeat whatever the client said of our name
         separate_input_output_schemas=False,
         generate_unique_id_function=document.operation_id,
     )

@@ -17,7 +17,9 @@ from starlette.concurrency import run_in_threadpool
 
 from jivs.api.deps import LARGEST, Caller, ReaderDep, ServiceDep
 from jivs.api.document import Schema, fails, tells
-from jivs.errors import JivsError, TooManyError
+from jivs.domain.access import Right
+from jivs.errors import JivsError, TooManyError, UnauthenticatedError
+from jivs.operations import users
 from jivs.ports.service import Service
 from jivs.ports.work import Event
 
@@ -26,6 +28,9 @@ router = APIRouter(prefix="/events", tags=["events"])
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.25
 _QUIET_SECONDS = 15.0
+_CHECK_SECONDS = 1.0
+"""So often at least it is asked whether the listener may still listen."""
+
 _BACKLOG = 1000
 _PAGE = 500
 _LISTENERS = 200
@@ -86,14 +91,17 @@ class Hub:
             queue.put_nowait(None)
 
 
+_NOTHING = Event(id=0, kind="", run_id="", extraction_id=0, data="")
+
+
 def _text(event: Event) -> str:
     return f"id: {event.id}\nevent: {event.kind}\ndata: {event.data}\n\n"
 
 
 async def _stream(
-    service: Service, hub: Hub, caller: Caller, last: int, newest: int, extraction_id: int
+    service: Service, hub: Hub, caller: Caller, token: str, last: int, newest: int, extraction_id: int
 ) -> AsyncIterator[str]:
-    """What was missed, then what comes, until the access token expires."""
+    """What was missed, then what comes, until the access token expires or is void."""
     seconds = caller.claims.expires_at - service.clock.now().timestamp()
     end = asyncio.get_running_loop().time() + seconds
     last = newest if last < 0 or last > newest else last
@@ -110,18 +118,35 @@ async def _stream(
                 last = event.id
                 if extraction_id in {0, event.extraction_id}:
                     yield _text(event)
-        while (left := end - asyncio.get_running_loop().time()) > 0:
+        said = now = asyncio.get_running_loop().time()
+        while now < end:
             try:
-                event_ = await asyncio.wait_for(queue.get(), min(_QUIET_SECONDS, left))
+                event_ = await asyncio.wait_for(queue.get(), min(_CHECK_SECONDS, end - now))
             except TimeoutError:
-                yield ": still there\n\n"
-                continue
-            if event_ is None:
+                event_ = _NOTHING
+            if event_ is None or not await _may_listen(service, token):
                 return
-            if event_.id > last and extraction_id in {0, event_.extraction_id}:
+            now = asyncio.get_running_loop().time()
+            if event_ is not _NOTHING and event_.id > last and extraction_id in {0, event_.extraction_id}:
+                said = now
                 yield _text(event_)
+            elif now - said > _QUIET_SECONDS:
+                said = now
+                yield ": still there\n\n"
     finally:
         hub.leave(queue)
+
+
+async def _may_listen(service: Service, token: str) -> bool:
+    """Whether the token is still good: its user may have left meanwhile, or have been sent away."""
+    try:
+        found = users.at_hand(service, token)
+        user, _ = found if found is not None else await run_in_threadpool(users.authenticate, service, token)
+    except UnauthenticatedError:
+        return False
+    except JivsError:  # the catalog does not answer, and so has no events either
+        return True
+    return user.may(Right.READ)
 
 
 @router.get(
@@ -138,14 +163,15 @@ async def stream_events(
 ) -> StreamingResponse:
     """State and progress of runs as they happen: events ``state`` and ``progress``, each with the run as JSON.
 
-    ``Last-Event-ID`` goes on behind that event. The stream ends when the access token expires.
+    ``Last-Event-ID`` goes on behind that event. The stream ends when the access token expires or is void.
     """
     hub: Hub = request.app.state.hub
     hub.require_room(caller.user.id)  # what can be refused is refused before the answer has begun
     newest = await run_in_threadpool(service.work().last_event)
     last = int(last_event_id) if last_event_id else -1
+    token = request.headers["authorization"].partition(" ")[2]
     return StreamingResponse(
-        _stream(service, hub, caller, last, newest, extraction_id),
+        _stream(service, hub, caller, token, last, newest, extraction_id),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )

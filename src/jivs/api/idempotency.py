@@ -10,10 +10,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from jivs.api.document import IDEMPOTENCY_KEY
+from jivs.domain.access import Right, User
 from jivs.errors import ConflictError, UnauthenticatedError, UsageError
 from jivs.operations import users
 from jivs.ports.accounts import Replayed
@@ -34,7 +36,7 @@ class Idempotent(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The route's handler, behind the record of keys."""
-        handle = super().get_route_handler()
+        handle, right = super().get_route_handler(), _right(self.dependant)
 
         async def replaying(request: Request) -> Response:
             key = request.headers.get("idempotency-key")
@@ -43,9 +45,12 @@ class Idempotent(APIRoute):
             if not 1 <= len(key) <= _LONGEST or not key.isascii() or not key.isprintable():
                 raise UsageError(f"Idempotency-Key: send 1 to {_LONGEST} printable characters of ASCII, a UUID for example.")
             service: Service = request.app.state.service
-            scope, digest = await _identity(service, request, key)
+            user, scope, digest = await _identity(service, request, key)
+            if right is not None and not user.may(right):
+                return await handle(request)  # which refuses it
             before = await run_in_threadpool(service.accounts().claim_key, scope, digest)
             if before is not None:
+                request.app.state.rates.take(user.id)
                 return _again(before, digest)
             try:
                 response = await handle(request)
@@ -60,14 +65,23 @@ class Idempotent(APIRoute):
         return replaying
 
 
-async def _identity(service: Service, request: Request, key: str) -> tuple[str, str]:
+def _right(dependant: Dependant) -> Right | None:
+    """The right that a route asks for."""
+    for one in dependant.dependencies:
+        right: Right | None = getattr(one.call, "right", None) or _right(one)
+        if right is not None:
+            return right
+    return None
+
+
+async def _identity(service: Service, request: Request, key: str) -> tuple[User, str, str]:
     """Whose key it is, and what it is for."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise UnauthenticatedError("Log in first.")
     user, _claims = await run_in_threadpool(users.authenticate, service, token)
     said = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode() + await request.body())
-    return hashlib.sha256(f"{user.id}\n{key}".encode()).hexdigest(), said.hexdigest()
+    return user, hashlib.sha256(f"{user.id}\n{key}".encode()).hexdigest(), said.hexdigest()
 
 
 def _again(before: Replayed, digest: str) -> Response:

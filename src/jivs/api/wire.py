@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import secrets
+import sys
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -16,13 +18,20 @@ LARGEST_HEAD = 32 << 10
 """Bytes of a request's first line and headers."""
 
 HEAD_SECONDS = 20.0
-"""For a head to come whole."""
+"""For the first head to begin, and for each to come whole."""
+
+BODY_SECONDS = 60.0
+"""For a body to come whole."""
+
+_SPARE_DESCRIPTORS = 256
+"""For everything that is no connection of a client: the catalog, files of answers, processes."""
 
 _TOO_LARGE = (
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"The address and the headers have more than {LARGEST_HEAD} bytes.",
 )
-_TOO_SLOW = (HTTPStatus.REQUEST_TIMEOUT, f"The address and the headers took more than {HEAD_SECONDS:.0f} seconds to come.")
+_TOO_SLOW = (HTTPStatus.REQUEST_TIMEOUT, "The request took too long to come.")
+_TOO_MUCH_BEHIND = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"More than {LARGEST_HEAD} bytes are around the body.")
 
 
 _MOST_HELD = 64 << 10
@@ -66,10 +75,19 @@ class Gathering:
         self._transport.close()
 
 
+def _most_connections() -> int:
+    """As many as this process may have open files, less what it needs itself."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - _SPARE_DESCRIPTORS, soft // 2)
+
+
 class Bounded(HttpToolsProtocol):
-    """Refuses a head that is too large (431) or takes too long (408)."""
+    """Refuses a head, or what stands between and behind the parts of a body, that is too large (431), and whoever takes too
+    long (408). While an answer is under way nothing is written into it: then the connection is closed.
+    """
 
     _received = 0
+    _beside = 0
     _tail = b""
     _waiting: asyncio.TimerHandle | None = None
     _in_head = True
@@ -77,6 +95,9 @@ class Bounded(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the one above it
         """A client has come."""
         super().connection_made(cast("asyncio.Transport", Gathering(transport, self.loop)))
+        if len(self.connections) > _most_connections():
+            transport.abort()
+        self._wait(HEAD_SECONDS)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -86,15 +107,24 @@ class Bounded(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """It is whole."""
         self._in_head = False
-        self._received = 0
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+        self._received = self._beside = 0
+        self._wait(BODY_SECONDS)
         super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of the head; what comes behind a body in parts is nobody's here."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Something of the body has come."""
+        self._beside = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The next bytes begin another one."""
         self._in_head = True
+        self._wait(None)
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -107,19 +137,44 @@ class Bounded(HttpToolsProtocol):
                 self._refuse(*_TOO_LARGE)
                 return
             if end < 0 and self._waiting is None:
-                self._waiting = self.loop.call_later(HEAD_SECONDS, self._refuse, *_TOO_SLOW)
+                self._wait(HEAD_SECONDS)
+        else:
+            self._beside += len(data)
         super().data_received(data)
+        if not self._in_head and self._beside > LARGEST_HEAD:
+            self._refuse(*_TOO_MUCH_BEHIND)
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no request."""
+        if self._answering:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._wait(None)
         super().connection_lost(exc)
 
+    @property
+    def _answering(self) -> bool:
+        """Whether what is written now would stand in an answer, or in place of one that another request waits for."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        return self._in_head or self.cycle.response_started
+
+    def _wait(self, seconds: float | None) -> None:
+        """For what is to come, so long at most."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = None if seconds is None else self.loop.call_later(seconds, self._refuse, *_TOO_SLOW)
+
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if not self._answering:
             self.transport.write(_refusal(status, detail))
-            self.transport.close()
+        self.transport.close()
 
 
 def _refusal(status: HTTPStatus, detail: str) -> bytes:

@@ -46,19 +46,14 @@ def login(service: Service, username: str, password: Secret, address: str) -> Se
     accounts = service.accounts()
     digest = service.tokens.digest(username.casefold())
     name, place = f"user:{digest}", f"address:{_place(address)}"
-    if (
-        accounts.failures([name], _WINDOW) >= _FREE_FAILURES
-        or accounts.failures([place], _WINDOW) >= _FREE_FAILURES_OF_ADDRESS
-    ):
-        raise TooManyError("Too many failed logins. Try again later.", seconds=int(_WINDOW))
+    limits = {name: _FREE_FAILURES, place: _FREE_FAILURES_OF_ADDRESS}
     user = accounts.named(username) if _NAME.fullmatch(username) else None
-    right = service.passwords.verify(user.password_hash if user is not None else "", _normal(password))
+    right = _checked(service, user, password, limits)
     if user is None or not right or not user.active:
-        accounts.failed([name, place], _WINDOW)
         who = user.username if user is not None else f"unknown-{digest[:16]}"
         accounts.record(Deed(actor=who, action="login.failed", object=f"user:{who}", detail={"address": address}))
         raise UnauthenticatedError(_WRONG)
-    accounts.forgive([name])
+    accounts.forgive([name], [place])
     if service.passwords.outdated(user.password_hash):
         deed = Deed(actor=user.username, action="password.rehashed", object=f"user:{user.username}")
         user = accounts.change(user.id, user.version, deed, password_hash=service.passwords.hash(_normal(password)))
@@ -76,6 +71,20 @@ def login(service: Service, username: str, password: Secret, address: str) -> Se
     return _session(service, user, f"{family}.{token}", now)
 
 
+def _checked(service: Service, user: User | None, password: Secret, limits: dict[str, int]) -> bool:
+    """Whether it is the user's password. It counts as a failure while it is checked, so that of many at once no more are
+    checked than of many one after the other.
+    """
+    accounts = service.accounts()
+    if not accounts.attempt(limits, _WINDOW):
+        raise TooManyError("Too many failed logins. Try again later.", seconds=int(_WINDOW))
+    try:
+        return service.passwords.verify(user.password_hash if user is not None else "", _normal(password))
+    except TooManyError:
+        accounts.forgive([], list(limits))
+        raise
+
+
 def refresh(service: Service, refresh_token: str) -> Session:
     """A new access token and a new refresh token for a refresh token, which is used up."""
     family, _, token = refresh_token.partition(".")
@@ -90,9 +99,9 @@ def refresh(service: Service, refresh_token: str) -> Session:
 
 
 def logout(service: Service, user: User, claims: Claims, refresh_token: str) -> None:
-    """End a session: its access token and all refresh tokens that followed from its login are void."""
+    """End a session: all tokens that followed from its login are void."""
     deed = Deed(actor=user.username, action="logout", object=f"user:{user.username}")
-    service.accounts().end_session(refresh_token.partition(".")[0][:40], claims.token_id, claims.expires_at, deed)
+    service.accounts().end_session(refresh_token.partition(".")[0][:40], claims.session, claims.expires_at, deed)
 
 
 def authenticate(service: Service, token: str) -> tuple[User, Claims]:
@@ -102,7 +111,7 @@ def authenticate(service: Service, token: str) -> tuple[User, Claims]:
     if (known := _known(service, token, stamp, now)) is not None:
         return known
     claims = service.tokens.read(token, now)
-    if claims is not None and not accounts.is_revoked(claims.token_id):
+    if claims is not None and not accounts.is_revoked(claims.session):
         user = accounts.user(claims.user_id)
         if user is not None and user.active and user.generation == claims.generation:
             if len(service.sessions) >= _MOST_SESSIONS:
@@ -129,7 +138,7 @@ def _session(service: Service, user: User, refresh_token: str, now: int) -> Sess
         user_id=user.id,
         username=user.username,
         generation=user.generation,
-        token_id=uuid.uuid4().hex,
+        session=refresh_token.partition(".")[0],
         expires_at=now + service.access_seconds,
     )
     return Session(
@@ -169,8 +178,12 @@ def change_password(service: Service, actor: User, user_id: int, old: Secret, ne
     """A new password: one's own with the old one, or, for an ADMIN, anybody's. All sessions of the user end."""
     user = get(service, user_id)
     if actor.id == user_id:
-        if not service.passwords.verify(user.password_hash, _normal(old)):
+        name = f"user:{service.tokens.digest(user.username.casefold())}"
+        if not _checked(service, user, old, {name: _FREE_FAILURES}):
+            deed = Deed(actor=user.username, action="password.refused", object=f"user:{user.username}")
+            service.accounts().record(deed)
             raise ForbiddenError("The old password is wrong.")
+        service.accounts().forgive([name])
     elif Role.ADMIN not in actor.roles:
         raise ForbiddenError("Only an ADMIN changes the password of somebody else.")
     hashed = service.passwords.hash(_acceptable(new, user.username))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -76,8 +76,8 @@ class Accounts(Protocol):
         None if it is unknown, expired or void. One that was used before is in the hands of two: its family is revoked.
         """
 
-    def end_session(self, family: str, token_id: str, expires_at: float, deed: Deed) -> None:
-        """Revoke a family of refresh tokens and an access token."""
+    def end_session(self, family: str, session: str, expires_at: float, deed: Deed) -> None:
+        """Revoke a family of refresh tokens and the access tokens of a session, the last of which ends then."""
 
     def stamp(self) -> int:
         """A number that grows whenever an access token or a user becomes void or changes. Cheap: each request asks for it.
@@ -88,17 +88,16 @@ class Accounts(Protocol):
     def stamp_at_hand(self) -> int | None:
         """The same, if nobody has to be asked and waited for; None otherwise."""
 
-    def is_revoked(self, token_id: str) -> bool:
-        """Whether an access token was revoked."""
+    def is_revoked(self, session: str) -> bool:
+        """Whether the access tokens of a session were revoked."""
 
-    def failures(self, keys: list[str], window: float) -> int:
-        """How often logins failed lately for the worst of the keys (a name, an address)."""
+    def attempt(self, limits: dict[str, int], window: float) -> bool:
+        """One more failure for each key (a name, an address), unless one of them has as many as it may have: then False, and
+        nothing is counted. Those older than ``window`` seconds are forgotten.
+        """
 
-    def failed(self, keys: list[str], window: float) -> None:
-        """One more failure for each of them; those older than ``window`` seconds are forgotten."""
-
-    def forgive(self, keys: list[str]) -> None:
-        """Forget them."""
+    def forgive(self, keys: list[str], once: Sequence[str] = ()) -> None:
+        """Forget all failures of these, and one of those."""
 
     def sweep(self) -> int:
         """Remove tokens that have expired; how many."""

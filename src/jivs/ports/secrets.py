@@ -10,12 +10,14 @@ from jivs.domain.source import Secret
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """What an access token says. ``generation``: that of the user when it was issued; ``expires_at``: seconds since 1970."""
+    """What an access token says. ``generation``: that of the user when it was issued; ``session``: what followed from one
+    login; ``expires_at``: seconds since 1970.
+    """
 
     user_id: int
     username: str
     generation: int
-    token_id: str
+    session: str
     expires_at: int
 
 

@@ -97,6 +97,7 @@ class AccountsSuite:
         assert accounts.rotate("unknown", "x", later) is None
         assert accounts.rotate("one", "three", later) is None
         assert accounts.rotate("two", "four", later) is None
+        assert accounts.is_revoked("f1"), "and its access tokens"
         assert accounts.deeds()[0].deed.action == "token.reused"
 
     def test_of_many_who_refresh_at_once_one_gets_a_successor(self, accounts: Accounts, clock: FakeClock) -> None:
@@ -122,6 +123,7 @@ class AccountsSuite:
         elif what == "ended":
             accounts.end_session("f1", "t1", now + 100, deed())
             assert accounts.is_revoked("t1")
+            assert accounts.is_revoked("f1")
             accounts.end_session("f1", "t1", now + 100, deed())
         else:
             accounts.remove(user.id, deed())
@@ -143,18 +145,20 @@ class AccountsSuite:
         assert not accounts.is_revoked("t1")
 
     def test_failures_count_for_a_while(self, accounts: Accounts, clock: FakeClock) -> None:
-        for _ in range(3):
-            accounts.failed(["user:a", "address:1"], 60)
-        accounts.failed(["user:b", "address:1"], 60)
-        assert accounts.failures(["user:a"], 60) == 3
-        assert accounts.failures(["user:b", "address:1"], 60) == 4
-        assert accounts.failures(["user:c"], 60) == 0
-        accounts.forgive(["user:a"])
-        assert accounts.failures(["user:a"], 60) == 0
+        limits = {"user:a": 3, "address:1": 5}
+        assert [accounts.attempt(limits, 60) for _ in range(5)] == [True, True, True, False, False]
+        other = {"user:b": 3, "address:1": 5}
+        assert [accounts.attempt(other, 60) for _ in range(3)] == [True, True, False], "what was refused counts for nothing"
+        accounts.forgive(["user:a"], ["address:1"])
+        assert [accounts.attempt(limits, 60) for _ in range(2)] == [True, False]
+        assert accounts.attempt({"user:c": 1}, 60)
         clock.advance(61)
-        assert accounts.failures(["address:1"], 60) == 0
-        accounts.failed(["address:1"], 60)
-        assert accounts.failures(["address:1"], 60) == 1
+        assert [accounts.attempt(limits, 60) for _ in range(4)] == [True, True, True, False]
+
+    def test_of_many_attempts_at_once_no_more_are_counted(self, accounts: Accounts) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: accounts.attempt({"user:a": 5, "address:1": 50}, 60), range(24)))
+        assert sum(found) == 5
 
     def test_the_trail_is_one_chain_however_many_write(self, accounts: Accounts) -> None:
         with ThreadPoolExecutor(4) as pool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any
@@ -27,6 +27,9 @@ _KEY_SECONDS = 86_400.0
 _ANSWER_SECONDS = 60.0
 _STAMP_SECONDS = 1.0
 _CLOCK_SECONDS = 7 * 86_400.0
+_LONGEST_ACCESS = 86_400.0
+"""What JWT_EXPIRATION may be at most."""
+
 """A clock that was set wrongly by less than this has done no harm when it is right again."""
 
 
@@ -184,19 +187,26 @@ class SqlAccounts:
             return
         family = refresh_tokens.c.family == known.family
         connection.execute(refresh_tokens.update().where(family).values(revoked=True))
+        self._revoke(connection, known.family, self._now() + _LONGEST_ACCESS)
         deed = Deed(
             actor=known.username, action="token.reused", object=f"user:{known.username}", detail={"family": known.family}
         )
         trail.append(self._engine, connection, self._now(), deed)
 
-    def end_session(self, family: str, token_id: str, expires_at: float, deed: Deed) -> None:
+    def end_session(self, family: str, session: str, expires_at: float, deed: Deed) -> None:
         with self._engine.write() as connection:
             if family:
                 connection.execute(refresh_tokens.update().where(refresh_tokens.c.family == family).values(revoked=True))
-            new = self._engine.insert(revoked_tokens).values(token_id=token_id, expires_at=expires_at)
-            connection.execute(new.on_conflict_do_nothing())
-            self._bump(connection)
+                self._revoke(connection, family, expires_at)
+            self._revoke(connection, session, expires_at)
             trail.append(self._engine, connection, self._now(), deed)
+        self._stamped = None
+
+    def _revoke(self, connection: sa.Connection, session: str, expires_at: float) -> None:
+        """Its access tokens are void."""
+        new = self._engine.insert(revoked_tokens).values(token_id=session, expires_at=expires_at)
+        connection.execute(new.on_conflict_do_nothing())
+        self._bump(connection)
         self._stamped = None
 
     @staticmethod
@@ -218,9 +228,9 @@ class SqlAccounts:
         known = self._stamped
         return known[0] if known is not None and now - known[1] < _STAMP_SECONDS else None
 
-    def is_revoked(self, token_id: str) -> bool:
+    def is_revoked(self, session: str) -> bool:
         with self._engine.read() as connection:
-            query = sa.select(revoked_tokens.c.token_id).where(revoked_tokens.c.token_id == token_id)
+            query = sa.select(revoked_tokens.c.token_id).where(revoked_tokens.c.token_id == session)
             return connection.execute(query).first() is not None
 
     def sweep(self) -> int:
@@ -233,23 +243,32 @@ class SqlAccounts:
 
     # -- failed logins --------------------------------------------------------------------------------------------
 
-    def failures(self, keys: list[str], window: float) -> int:
-        with self._engine.read() as connection:
-            lately = sa.and_(login_failures.c.key.in_(keys), login_failures.c.last_at > self._now() - window)
-            return connection.execute(sa.select(sa.func.max(login_failures.c.count)).where(lately)).scalar() or 0
-
-    def failed(self, keys: list[str], window: float) -> None:
+    def attempt(self, limits: dict[str, int], window: float) -> bool:
         now = self._now()
+        counted: list[str] = []
         with self._engine.write() as connection:
             connection.execute(login_failures.delete().where(login_failures.c.last_at <= now - window))
-            for key in sorted(keys):
+            for key, most in sorted(limits.items()):
                 new = self._engine.insert(login_failures).values(key=key, count=1, last_at=now)
                 more = {"count": login_failures.c.count + 1, "last_at": now}
-                connection.execute(new.on_conflict_do_update(index_elements=[login_failures.c.key], set_=more))
+                one_more = new.on_conflict_do_update(
+                    index_elements=[login_failures.c.key], set_=more, where=login_failures.c.count < most
+                )
+                if connection.execute(one_more.returning(login_failures.c.count)).first() is None:
+                    self._uncount(connection, counted)
+                    return False
+                counted.append(key)
+        return True
 
-    def forgive(self, keys: list[str]) -> None:
+    def forgive(self, keys: list[str], once: Sequence[str] = ()) -> None:
         with self._engine.write() as connection:
             connection.execute(login_failures.delete().where(login_failures.c.key.in_(keys)))
+            self._uncount(connection, once)
+
+    @staticmethod
+    def _uncount(connection: sa.Connection, keys: Sequence[str]) -> None:
+        one = login_failures.update().where(login_failures.c.key.in_(keys), login_failures.c.count > 0)
+        connection.execute(one.values(count=login_failures.c.count - 1))
 
     # -- idempotency keys -----------------------------------------------------------------------------------------
 

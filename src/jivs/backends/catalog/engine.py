@@ -127,7 +127,12 @@ class Engine:
             with self._counting:
                 self._waiting -= 1
         with connection, self._noted():
-            yield connection
+            try:
+                yield connection
+            except BaseException:
+                if reading and self._sqlite:  # what was not read to its end keeps an old state, in which nobody can write
+                    connection.invalidate()
+                raise
 
     @contextmanager
     def _noted(self) -> Iterator[None]:

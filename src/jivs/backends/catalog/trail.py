@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.prepared import Prepared, parameter
 from jivs.backends.catalog.tables import audit
 from jivs.domain.audit import GENESIS, Deed, Entry, chained
+from jivs.errors import DamagedError
 
 _APPENDING = 0x6A697661
 """The advisory lock of whoever appends: the chain has one end. (In SQLite there is one writer anyway.)"""
@@ -66,5 +68,13 @@ def everything(engine: Engine) -> Iterator[Entry]:
 
 
 def _entry(row: Any) -> Entry:
-    deed = Deed(actor=row["actor"], action=row["action"], object=row["object"], detail=json.loads(row["detail"]))
+    """Raises DamagedError for what nobody of us can have written."""
+    texts = ("actor", "action", "object", "detail", "hash")
+    detail: Any = None
+    if all(isinstance(row[name], str) for name in texts) and isinstance(row["at"], (int, float)):
+        with suppress(ValueError):
+            detail = json.loads(row["detail"])
+    if not isinstance(detail, dict):
+        raise DamagedError(f"The audit trail is damaged at entry {row['seq']}: it was changed, removed or added later.")
+    deed = Deed(actor=row["actor"], action=row["action"], object=row["object"], detail=detail)
     return Entry(seq=row["seq"], at=row["at"], deed=deed, hash=row["hash"])

@@ -41,7 +41,7 @@ class JwtTokens:
             "sub": str(claims.user_id),
             "name": claims.username,
             "gen": claims.generation,
-            "jti": claims.token_id,
+            "sid": claims.session,
             "exp": claims.expires_at,
         }
         return jwt.encode({"alg": "HS256"}, said, self._key)
@@ -59,7 +59,7 @@ class JwtTokens:
                 user_id=int(said["sub"]),
                 username=str(said["name"]),
                 generation=int(said["gen"]),
-                token_id=str(said["jti"]),
+                session=str(said["sid"]),
                 expires_at=int(said["exp"]),
             )
         except (JoseError, KeyError, TypeError, ValueError, OverflowError):
