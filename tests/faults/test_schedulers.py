@@ -161,7 +161,6 @@ def test_a_holder_that_stands_still_inside_a_transaction_does_not_hold_up_the_ne
     def freeze() -> None:
         try:
             with engine.write() as connection:
-                engine.bound(connection)
                 leases.require(connection, held)
                 frozen.set()
                 time.sleep(6)

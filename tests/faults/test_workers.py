@@ -84,6 +84,37 @@ def test_a_worker_that_was_frozen_past_its_lease_finds_itself_fenced(tmp_path: P
         at.all_end_well()
 
 
+def test_the_connections_of_a_frozen_worker_are_ended_before_the_next_one_opens_its_own(
+    tmp_path: Path, pg: str, database: Path
+) -> None:
+    fill(pg)
+    with (
+        scene(tmp_path, database, source=pg, pace=25_000, EXTRACTION_MAX_PARALLEL_JOBS="6") as at,
+        psycopg.connect(pg, autocommit=True) as source,
+    ):
+        at.start()
+        query = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'jivs %'"
+
+        def opened() -> int:
+            return int(source.execute(query).fetchall()[0][0])
+
+        before = opened()
+        frozen = at.workers()[0]
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            seen = []
+            while not any(run["failures"] for run in at.runs()):
+                seen.append(opened())
+            for _ in range(50):
+                seen.append(opened())
+                time.sleep(0.05)
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+
+        assert max(seen) <= before + 1, "the one that ends the others"
+        at.all_end_well()
+
+
 def test_the_source_goes_away_and_comes_back(tmp_path: Path, database: Path) -> None:
     with PostgresServer() as server:
         url = server.create("source")

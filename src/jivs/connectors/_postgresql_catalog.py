@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jivs.connectors import _postgresql_types as types
 from jivs.connectors._sql import CUT_SECONDS, refuse_duplicates
 from jivs.domain.schema import Column, Table, TableKind, TableName, assign_fields
+from jivs.errors import UnreachableError
 from jivs.ports.connector import Listing
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ _DEFINITIONS = {
 """Parts of a table's definition, as rows of the table's oid and a text."""
 
 _AT_ONCE = 500
+_ENDING_SECONDS = 5.0
 
 _TYPES = """
 select t.oid::bigint, t.typname, t.typtype::text, t.typbasetype::bigint, t.typtypmod, n.nspname
@@ -108,9 +111,9 @@ WATCH_WIRE: dict[str, Any] = {
 """Of a connection, at our end."""
 
 
-def settings(statement_timeout: int, lock_timeout: int) -> dict[str, str | int]:
-    """What the meaning of text in both directions depends on, whatever the role, database or server was set to."""
-    return {
+def settings(statement_timeout: int, lock_timeout: int) -> str:
+    """What the meaning of text in both directions depends on, as statements, whatever role, database or server were set to."""
+    values = {
         "standard_conforming_strings": "on",
         "datestyle": "'ISO, YMD'",
         "intervalstyle": "postgres",
@@ -130,6 +133,7 @@ def settings(statement_timeout: int, lock_timeout: int) -> dict[str, str | int]:
         "jit": "off",
         "client_min_messages": "error",
     }
+    return "; ".join(f"set {name} = {value}" for name, value in values.items())
 
 
 def load_types(connection: psycopg.Connection[Any]) -> dict[int, Type]:
@@ -301,3 +305,18 @@ def _definition(
             "select relid::regclass::text from pg_partition_tree(%s) where isleaf order by 1",
         )
     return json.dumps(definition, sort_keys=True, ensure_ascii=False)
+
+
+def end_others_of_run(connection: psycopg.Connection[Any]) -> None:
+    """End what an earlier worker of the run still has open here: it may be frozen, and counts against the source's cap."""
+    others = (
+        "from pg_stat_activity where application_name = current_setting('application_name') and usename = current_user "
+        "and datname = current_database() and pid <> pg_backend_pid()"
+    )
+    connection.execute(f"select pg_terminate_backend(pid) {others}")
+    end = time.monotonic() + _ENDING_SECONDS
+    while connection.execute(f"select 1 {others} limit 1").fetchone() is not None:
+        connection.execute("select pg_stat_clear_snapshot()")
+        if time.monotonic() > end:
+            raise UnreachableError("Connections of an earlier worker of this run do not end. Try again in a moment.")
+        time.sleep(0.02)

@@ -98,6 +98,7 @@ class _Session(OneByOne):
 
         address, options = self._address, self._options
         given = {key: value for key, value in options.model_dump().items() if value != "" and not key.endswith("_timeout")}
+        given["application_name"] = f"{options.application_name} {self._request.run}".rstrip()
         try:
             connection = psycopg.connect(
                 host=address.host or None,
@@ -118,12 +119,7 @@ class _Session(OneByOne):
             self._version = connection.info.server_version
             query = "select current_setting('search_path'), getdatabaseencoding()"
             self._search_path, self._encoding = connection.execute(query).fetchall()[0]
-            connection.execute(
-                "; ".join(
-                    f"set {name} = {value}"
-                    for name, value in catalog.settings(self._options.statement_timeout, self._options.lock_timeout).items()
-                )
-            )
+            connection.execute(catalog.settings(self._options.statement_timeout, self._options.lock_timeout))
         return connection
 
     def _reader(self) -> Any:
@@ -185,6 +181,8 @@ class _Session(OneByOne):
 
     def ping(self) -> ServerInfo:
         with self._lease() as connection:
+            if self._request.run:
+                catalog.end_others_of_run(connection)
             version = connection.execute("show server_version").fetchone()[0]
         notes = () if self._encoding == "UTF8" else (f"database encoding {self._encoding}",)
         return ServerInfo(product="PostgreSQL", version=version, notes=notes)

@@ -75,7 +75,8 @@ def open_session(app: App, job: ExtractJob, opened: Opened) -> Session:
     """A session with the job's queries, columns and pace."""
     selection = job.selection
     narrowing = Narrowing(columns=selection.columns, where=selection.where)
-    request = Request(queries=dict(selection.queries), narrowing=narrowing)
+    run = job.lease.run_id if job.lease is not None else ""
+    request = Request(queries=dict(selection.queries), narrowing=narrowing, run=run)
     pace = job.pace or Throttle(opened.limits.rows_per_second, app.clock)
     return opened.connector.open(opened.address, opened.limits, request, pace)
 

@@ -65,9 +65,12 @@ class Narrowing:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a session is opened for. ``queries`` are free queries by name, presented as tables."""
+    """What a session is opened for. ``queries`` are free queries by name, presented as tables. ``run``: what it is known by
+    in the source, where that can be seen there; what an earlier worker of the same run still has open there is ended first.
+    """
 
     queries: dict[str, str] = field(default_factory=dict)
+    run: str = ""
     narrowing: Narrowing = field(default_factory=Narrowing)
 
 

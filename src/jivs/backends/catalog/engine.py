@@ -27,11 +27,13 @@ _BUSY_MS = 30_000
 _MIGRATING = 0x6A697673
 """The advisory lock of whoever migrates."""
 
-_FROZEN_MS = 3_000
-_CUT_MS = 10_000
-"""A server that acknowledges nothing for so long is gone, whatever the wire says; a transaction in which nothing happens for
-so long is ended by the server, and with it its locks. Each of ours is short.
+_FROZEN_MS = 2_000
+"""A transaction in which nothing happens for so long is ended by PostgreSQL, and with it its locks: its process stands
+still, or was cut off, and others have leases to renew meanwhile. (In SQLite only the process itself can end it.)
 """
+
+_CUT_MS = 10_000
+"""A server that acknowledges nothing for so long is gone, whatever the wire says."""
 
 APPLICATION = "jivs catalog"
 """What PostgreSQL calls our connections."""
@@ -277,13 +279,6 @@ class Engine:
         if not self._sqlite:
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (number,))
 
-    def bound(self, connection: sa.Connection) -> None:
-        """Let PostgreSQL end the transaction if its process stands still in it: others wait for its locks. (In SQLite only
-        the process itself can end it.)
-        """
-        if not self._sqlite:
-            connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {_FROZEN_MS}")
-
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that knows ON CONFLICT."""
         return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
@@ -331,7 +326,7 @@ def _bound(connection: Any, _record: Any) -> None:
     """Let PostgreSQL notice, too, that the wire was cut: nobody would tell it, and it would keep locks for two hours."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SET idle_in_transaction_session_timeout = {_CUT_MS}; SET tcp_keepalives_idle = 5; "
+            f"SET idle_in_transaction_session_timeout = {_FROZEN_MS}; SET tcp_keepalives_idle = 5; "
             "SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
         )
     connection.commit()

@@ -38,7 +38,6 @@ class SqlLeases:
 
     def _changed(self, change: Any) -> Lease | None:
         with self._engine.write() as connection:
-            self._engine.bound(connection)
             row = connection.execute(change.returning(leases)).mappings().first()
         return Lease(**row) if row is not None else None
 

@@ -141,7 +141,6 @@ class SqlSchedules:
             schedules.c.next_run_at == _seconds(seen.next_run_at),
         )
         with self._engine.write() as connection:
-            self._engine.bound(connection)
             leases.require(connection, lease)
             try:
                 submission.hold(connection, seen.extraction_id)
