@@ -112,7 +112,7 @@ WATCH_WIRE: dict[str, Any] = {
 
 
 def settings(statement_timeout: int, lock_timeout: int) -> str:
-    """What the meaning of text in both directions depends on, as statements, whatever role, database or server were set to."""
+    """What the meaning of text in both directions depends on, as statements, whatever the server was set to."""
     values = {
         "standard_conforming_strings": "on",
         "datestyle": "'ISO, YMD'",
