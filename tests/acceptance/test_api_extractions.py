@@ -420,3 +420,35 @@ def test_several_runs_share_a_source_within_its_cap(api: httpx.Client, pg: str) 
         sampler.join()
     assert [run["state"] for run in runs] == ["COMPLETED"] * 6
     assert 2 <= most <= 4
+
+
+def test_the_partitions_of_a_run_are_shown(api: httpx.Client, data: Path) -> None:
+    path = make(api, "In parts", data)
+    api.post(f"{path}/start").raise_for_status()
+    run = ended(api, path)
+    parts = f"{path}/runs/{run['id']}/partitions"
+    whole = api.get(parts).json()
+    assert {one["state"] for one in whole["items"]} == {"DONE"}
+    assert sum(one["rows"] for one in whole["items"]) == run["rows"] == ROWS + 1000
+    paged, cursor = [], 0
+    while cursor is not None:
+        page = api.get(parts, params={"limit": 1, "cursor": cursor}).json()
+        paged, cursor = [*paged, *page["items"]], page["nextCursor"]
+    assert paged == whole["items"]
+    assert api.get(f"{path}/runs/20260101T000000-00000000/partitions").status_code == 404
+
+
+def test_a_parameter_that_does_not_exist_is_no_parameter_that_is_ignored(api: httpx.Client) -> None:
+    for path in (API, "/api/v1/sources", "/api/v1/users", "/api/v1/archives", "/api/v1/audit", "/api/v1/schedules"):
+        answer = api.get(path, params={"nonsense": 1})
+        assert answer.status_code == 422, path
+        assert "'nonsense'" in answer.json()["detail"]
+        assert "limit" in answer.json()["detail"]
+
+
+def test_a_kind_that_is_not_there_is_refused_with_those_that_are(api: httpx.Client) -> None:
+    body = {"sourceType": "ORACLE", "connectionConfig": {"host": "db.example", "database": "x"}}
+    for path in (API, f"{API}/test-connection"):
+        answer = api.post(path, json={"name": "o", **body} if path == API else body)
+        assert answer.status_code == 422, answer.text
+        assert "postgresql" in answer.json()["detail"]

@@ -62,7 +62,7 @@ def test_csv_that_hurts(folder: Path, run: Run, tmp_path: Path) -> None:
         ("a.csv", "k\nä€\n".encode("utf-8-sig"), "utf-8 (byte order mark)"),
         ("a.csv", "\ufeffk\nä€\n".encode("utf-16-le"), "utf-16-le (byte order mark)"),
         ("a.csv", "\ufeffk\nä€\n".encode("utf-16-be"), "utf-16-be (byte order mark)"),
-        ("a.csv.gz", gzip.compress(b"k\na\n") + gzip.compress(b"b\n"), "utf-8 (detected)"),
+        ("a.csv.gz", gzip.compress(b"k\na\n", mtime=0) + gzip.compress(b"b\n", mtime=0), "utf-8 (detected)"),
         ("a.csv.bz2", bz2.compress("k\nä€\n".encode()), "utf-8 (detected)"),
         ("a.csv.zst", pa.Codec("zstd").compress("k\nä€\n".encode(), asbytes=True), "utf-8 (detected)"),
     ],
@@ -81,7 +81,7 @@ def test_a_truncated_file_is_not_taken_for_a_short_one(folder: Path, run: Run) -
     import random
 
     text = "k\n" + "".join(f"{random.Random(n).random()}\n" for n in range(20000))
-    whole = gzip.compress(text.encode())
+    whole = gzip.compress(text.encode(), mtime=0)
     (folder / "a.csv.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(Exception, match="damaged or truncated"):
         run(f"file://{folder}/a.csv.gz")
@@ -193,7 +193,7 @@ def test_files_of_the_same_name_are_all_taken(folder: Path, run: Run, tmp_path: 
     for path, value in (("x/a.csv", "1"), ("y/a.csv", "2"), ("a.csv.gz", "3"), ("z/a.jsonl", "4")):
         (folder / path).parent.mkdir(exist_ok=True)
         data = f'{{"k": "{value}"}}\n' if path.endswith("jsonl") else f"k\n{value}\n"
-        (folder / path).write_bytes(gzip.compress(data.encode()) if path.endswith("gz") else data.encode())
+        (folder / path).write_bytes(gzip.compress(data.encode(), mtime=0) if path.endswith("gz") else data.encode())
     for number, pattern in enumerate((f"{folder}", f"{folder}/*/a.*")):
         archive = tmp_path / str(number)
         outcome = run(f"file://{pattern}", archive=archive)

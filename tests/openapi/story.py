@@ -93,6 +93,7 @@ class Story:
         run = self.tell("startExtraction").json()["id"]
         self._wait()
         self.tell("getRun", run_id=run)
+        self.tell("listPartitions", run_id=run)
         for name in ("listRuns", "getExtractionStatistics", "listExtractionLogs", "changeManyExtractions"):
             self.tell(name)
         self._wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from jivs import __version__
@@ -21,6 +21,7 @@ from jivs.api import (
     swagger,
     users,
 )
+from jivs.api.deps import known_parameters
 from jivs.api.front import Front
 from jivs.api.rates import Rates
 from jivs.api.shield import Shield
@@ -57,7 +58,7 @@ def create(service: Service, *, origins: list[str], rates: Rates | None = None) 
     )
     app.state.hub = events.Hub(service)
     prepare(app, service, Health(service), trusted=False, rates=rates)
-    api = APIRouter(prefix=PREFIX)
+    api = APIRouter(prefix=PREFIX, dependencies=[Depends(known_parameters)])
     for noun in (auth, users, sources, extractions, schedules, archives, events, preferences, audit):
         api.include_router(noun.router)
     app.include_router(api)

@@ -12,6 +12,7 @@ from threading import Event
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
@@ -19,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 
 from jivs.domain.access import Right, User
-from jivs.errors import ConflictError, ForbiddenError, PreconditionError, UnauthenticatedError
+from jivs.errors import ConflictError, ForbiddenError, PreconditionError, UnauthenticatedError, UsageError
 from jivs.operations import users
 from jivs.ports.secrets import Claims
 from jivs.ports.service import Service
@@ -178,6 +179,22 @@ async def address(request: Request) -> str:
 
 
 AddressDep = Annotated[str, Depends(address)]
+
+
+async def known_parameters(request: Request) -> None:
+    """Refuse query parameters that the operation does not have, if it has any: whoever pages or filters by a name that is
+    none would take the first page for all there is.
+    """
+    context = request.scope.get("fastapi", {}).get("effective_route_context") or request.scope["route"]
+    known = _query_names(context.dependant)
+    unknown = next((name for name in request.query_params if known and name not in known), None)
+    if unknown is not None:
+        raise UsageError(f"There is no query parameter {unknown!r} here, but {', '.join(sorted(known))}.")
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    own = {one.alias for one in dependant.query_params}
+    return own.union(*(_query_names(one) for one in dependant.dependencies))
 
 
 def etag(version: int) -> str:

@@ -14,7 +14,19 @@ from jivs.api.deps import LARGEST, Count, Given, Id, Model, ReaderDep, ServiceDe
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
 from jivs.api.rates import ConnectingDep
-from jivs.api.runs import LogPage, Priority, RunOut, RunPage, StatisticsOut, log_page, run_out, run_page, statistics_out
+from jivs.api.runs import (
+    LogPage,
+    PartitionPage,
+    Priority,
+    RunOut,
+    RunPage,
+    StatisticsOut,
+    log_page,
+    partition_page,
+    run_out,
+    run_page,
+    statistics_out,
+)
 from jivs.api.sources import Name, Tried, tried
 from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
 from jivs.domain.plan import Level, Selection
@@ -261,7 +273,9 @@ def try_connection(service: ServiceDep, _: WorkerDep, __: ConnectingDep, body: T
         return tried(sources.try_kept(service, body.source_id))
     if body.source_type is None or body.connection_config is None:
         raise UsageError("Give either sourceId, or sourceType and connectionConfig.")
-    return tried(sources.try_address(service, address(body.source_type, body.connection_config)))
+    where = address(body.source_type, body.connection_config)
+    service.app.connector(where)  # of a kind that is there
+    return tried(sources.try_address(service, where))
 
 
 @router.post("/bulk")
@@ -394,3 +408,17 @@ def list_runs(
 def get_run(service: ServiceDep, _: ReaderDep, extraction_id: Id, run_id: RunId) -> RunOut:
     """One of its runs."""
     return run_out(runs.get(service, extraction_id, run_id))
+
+
+@router.get("/{extraction_id:id}/runs/{run_id}/partitions")
+def list_partitions(
+    service: ServiceDep,
+    _: ReaderDep,
+    extraction_id: Id,
+    run_id: RunId,
+    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> PartitionPage:
+    """The parts of a run's work, and how far each is. There are none before its worker has planned it."""
+    runs.get(service, extraction_id, run_id)
+    return partition_page(service.app.catalog().steps(run_id, after=cursor, limit=limit + 1), limit)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from jivs.api.deps import Count, Id, Model
 from jivs.domain.extraction import Statistics
-from jivs.domain.run import Order, Run, RunState
+from jivs.domain.run import Order, Run, RunState, Step, StepState
 from jivs.ports.work import Line
 
 Priority = Annotated[int, Field(ge=-100, le=100, description="Runs of higher priority begin first.")]
@@ -48,6 +48,22 @@ class RunPage(Model):
     """Runs, the newest first; ``nextCursor`` is there if there are more."""
 
     items: list[RunOut]
+    next_cursor: Id | None
+
+
+class PartitionOut(Model):
+    """A part of a run's work: a range of a table, or several small tables. ``attempts``: how often a reader began it."""
+
+    id: str
+    state: StepState
+    rows: Count
+    attempts: Count
+
+
+class PartitionPage(Model):
+    """Partitions in the order in which they are read; ``nextCursor`` is there if there are more."""
+
+    items: list[PartitionOut]
     next_cursor: Id | None
 
 
@@ -111,6 +127,12 @@ def run_page(found: Sequence[Run], limit: int) -> RunPage:
     return RunPage(
         items=[run_out(run) for run in found[:limit]], next_cursor=found[limit - 1].seq if len(found) > limit else None
     )
+
+
+def partition_page(found: Sequence[Step], limit: int) -> PartitionPage:
+    """The first ``limit`` of them, one more having been asked for."""
+    items = [PartitionOut(id=one.partition, state=one.state, rows=one.rows, attempts=one.attempts) for one in found[:limit]]
+    return PartitionPage(items=items, next_cursor=found[limit - 1].seq if len(found) > limit else None)
 
 
 def log_page(found: Sequence[Line], limit: int) -> LogPage:

@@ -115,7 +115,7 @@ class StepState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One partition's work. A claim raises ``epoch``; only the holder of the newest epoch may commit."""
+    """One partition's work. A claim raises ``epoch``; only the holder of the newest epoch may commit. ``seq``: its place."""
 
     run_id: str
     partition: str
@@ -123,3 +123,4 @@ class Step:
     epoch: int
     rows: int = 0
     attempts: int = 0
+    seq: int = 0

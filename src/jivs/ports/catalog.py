@@ -63,8 +63,8 @@ class Catalog(Protocol):
     def drop_steps(self, run_id: str, partitions: Iterable[str]) -> None:
         """Forget these partitions: their work was discarded, and others take their place."""
 
-    def steps(self, run_id: str) -> list[Step]:
-        """All partitions of a run in the order they were added."""
+    def steps(self, run_id: str, *, after: int = 0, limit: int = 0) -> list[Step]:
+        """All partitions of a run in the order they were added, or ``limit`` of those behind a ``seq``."""
 
     def close(self) -> None:
         """Give back all connections."""

@@ -57,6 +57,7 @@ def step(row: Any) -> Step:
         epoch=row["epoch"],
         rows=row["rows"],
         attempts=row["attempts"],
+        seq=row["seq"],
     )
 
 

@@ -175,8 +175,9 @@ class SqlCatalog:
             for partition in partitions:
                 connection.execute(steps.delete().where(steps.c.run_id == run_id, steps.c.partition == partition))
 
-    def steps(self, run_id: str) -> list[Step]:
-        query = sa.select(steps).where(steps.c.run_id == run_id).order_by(steps.c.seq)
+    def steps(self, run_id: str, *, after: int = 0, limit: int = 0) -> list[Step]:
+        query = sa.select(steps).where(steps.c.run_id == run_id, steps.c.seq > after).order_by(steps.c.seq)
+        query = query.limit(limit) if limit else query
         with self._engine.read() as connection:
             return [rows_.step(row) for row in connection.execute(query).mappings()]
 
