@@ -104,7 +104,7 @@ def test_every_service_says_whether_it_is_well() -> None:
 def test_services_wait_for_healthy_ones() -> None:
     waits = services()["backend"]["depends_on"]
     assert {name: wait["condition"] for name, wait in waits.items()} == dict.fromkeys(
-        ("postgres", "redis", "rabbitmq", "elasticsearch"), "service_healthy"
+        ("postgres", "redis", "rabbitmq"), "service_healthy"
     )
     assert services()["worker"]["depends_on"]["backend"]["condition"] == "service_healthy"
     assert services()["frontend"]["depends_on"]["backend"]["condition"] == "service_healthy"

@@ -272,6 +272,17 @@ def _claimed(app: App, store: Store, opened: Opened, plan_: RunPlan) -> int:
     return epoch
 
 
+def _facts(opened: Opened, server: ServerInfo) -> dict[str, Any]:
+    """What a manifest says of a source."""
+    return {
+        "kind": opened.connector.kind,
+        "address": opened.address.shown,
+        "product": server.product,
+        "version": server.version,
+        "notes": list(server.notes),
+    }
+
+
 def _finish(
     app: App,
     reading: Reading,
@@ -305,13 +316,7 @@ def _finish(
         chain.Proposal(
             run_id=planned.run_id,
             source=planned.source,
-            source_facts={
-                "kind": opened.connector.kind,
-                "address": opened.address.shown,
-                "product": server.product,
-                "version": server.version,
-                "notes": list(server.notes),
-            },
+            source_facts=_facts(opened, server),
             tables=states,
             bases={table.table.name: table.base for table in planned.tables},
             failed=failed,
