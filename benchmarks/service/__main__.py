@@ -10,6 +10,7 @@ import datetime as dt
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,9 +30,21 @@ _HEAD = f"""<!-- Made by `python -m benchmarks.service`. -->
 # Benchmarks of the service
 
 k6, the service and its databases on the same machine: {os.cpu_count()} cores, Linux. Medians of the rounds that
-`--repeat` asks for, after one to warm up; what stands here is of one round.
+`--repeat` asks for, after one to warm up; what stands here is of one round. The machine is shared: beside each section
+stands how long ten million additions in Python took right before it, where that was measured.
 Extraction itself: [benchmarks](benchmarks.md).
 """
+
+
+def _yardstick() -> float:
+    """Seconds that a fixed piece of work takes: what the same machine has left for us differs from hour to hour."""
+    took = []
+    for _ in range(3):
+        began, total = time.perf_counter(), 0
+        for number in range(10_000_000):
+            total += number
+        took.append(time.perf_counter() - began)
+    return min(took)
 
 
 def main() -> None:
@@ -46,8 +59,10 @@ def main() -> None:
     dates = dict(re.findall(r"<!-- (\w+), measured (\S+) -->", PAGE.read_text() if PAGE.exists() else ""))
     for name in given.only:
         title, measure = SECTIONS[name]
+        yardstick = _yardstick()
         with tempfile.TemporaryDirectory(prefix="jivs-bench-") as folder:
-            known[name] = f"## {title}\n\n{measure(Path(folder), given.repeat)}"
+            found = measure(Path(folder), given.repeat).rstrip()
+        known[name] = f"## {title}\n\n{found}\n\nYardstick: {yardstick:.2f} s.\n"
         dates[name] = dt.datetime.now(dt.UTC).date().isoformat()
         print(known[name], flush=True)
         parts = [f"\n<!-- {one}, measured {dates[one]} -->\n{known[one].rstrip()}\n" for one in SECTIONS if one in known]

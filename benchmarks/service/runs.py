@@ -42,7 +42,7 @@ def claims(folder: Path, repeat: int) -> str:
         f"{CLAIMED:,} runs of 40 sources wait; {CLAIMERS} processes claim one after the other, and end each before the next.",
         "One process claims and completes partitions of a run that has 10,000.",
         "",
-        "| catalog | runs/s | partitions/s | goal |",
+        "| catalog | runs/s | partitions/s | goal, of partitions |",
         "| --- | --- | --- | --- |",
     ]
     with PostgresServer() as server:

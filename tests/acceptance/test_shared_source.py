@@ -142,3 +142,34 @@ def test_a_run_that_waits_for_its_pace_is_stopped_at_once(tmp_path: Path) -> Non
         began = time.monotonic()
         until(lambda: api.get(path).json()["status"] == "CANCELLED")
         assert time.monotonic() - began < 10, "all that was asked for would take minutes"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_the_cap_of_a_source_holds_over_32_workers(tmp_path: Path, pg: str) -> None:
+    """As the source itself sees it, from the first start to the end of the last run."""
+    cap, runs = 7, 48
+    with psycopg.connect(pg, autocommit=True) as source:
+        for number in range(4):
+            rows = f"select g as id, repeat('x', 100) as v from generate_series(1, {ROWS}) g"
+            source.execute(f"create table t{number} as {rows}")
+        source.execute("analyze")
+        query = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'jivs %'"
+        seen: list[int] = []
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.005):
+                seen.append(int(source.execute(query).fetchall()[0][0]))
+
+        with ServiceProcess(tmp_path, EXTRACTION_MAX_PARALLEL_JOBS="32") as service, service.client() as api:
+            kept = api.post("/api/v1/sources", json={"name": "s", "url": pg, "maxConnections": cap}).json()["id"]
+            made = [api.post(API, json={"name": f"x{one}", "sourceId": kept}).json()["id"] for one in range(runs)]
+            watching = threading.Thread(target=watch)
+            watching.start()
+            api.post(f"{API}/bulk", json={"action": "start", "ids": made}).raise_for_status()
+            until(lambda: api.get(API, params={"page": 0, "status": "COMPLETED"}).json()["total"] == runs, 600)
+            over.set()
+            watching.join()
+    print(f"{len(seen)} samples, {max(seen)} connections at most")
+    assert 2 <= max(seen) <= cap
