@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field, model_validator
 
 from jivs.api.connections import ConnectionConfig, SourceType, address
 from jivs.api.deps import LARGEST, Count, Given, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
+from jivs.api.paging import Part, part_in
 from jivs.api.rates import ConnectingDep
 from jivs.api.runs import (
     LogPage,
@@ -226,31 +227,15 @@ def extraction_out(one: Extraction) -> ExtractionOut:
 def list_extractions(
     service: ServiceDep,
     _: ReaderDep,
+    part: Annotated[Part, Depends(part_in("name", "createdAt", "updatedAt"))],
     name: Annotated[str, Query(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name.")] = "",
     source_id: Annotated[int, Query(alias="sourceId", ge=0, le=LARGEST)] = 0,
     status: RunState | None = None,
-    sort: Annotated[str, Query(pattern="^(id|name|createdAt|updatedAt)(,(asc|desc))?$")] = "id",
-    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    page: Annotated[int | None, Query(ge=0, le=10**6, description="From 0 on; with size, instead of cursor.")] = None,
-    size: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> ExtractionPage:
     """All extractions."""
     kept = service.extractions()
-    filters: dict[str, Any] = {"name": name, "source_id": source_id, "state": status.value if status else ""}
-    order, _comma, direction = sort.partition(",")
-    if page is not None:
-        found = kept.page(offset=page * size, limit=size, sort=order, descending=direction == "desc", **filters)
-        total = kept.count(**filters)
-        return ExtractionPage(
-            items=[extraction_out(one) for one in found], page=page, size=size, total=total, total_pages=-(-total // size)
-        )
-    if sort not in {"id", "id,asc"}:
-        raise UsageError("Another order than by id needs page and size: a cursor is an id.")
-    found = kept.page(after=cursor, limit=limit + 1, **filters)
-    return ExtractionPage(
-        items=[extraction_out(one) for one in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
-    )
+    filters = {"name": name, "source_id": source_id, "state": status.value if status else ""}
+    return ExtractionPage(**part.shown(part.find(kept.page, **filters), extraction_out, kept.count, **filters))
 
 
 @router.post("", status_code=201, response_model=ExtractionOut, responses=fails(404, 409))

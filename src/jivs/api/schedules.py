@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import AwareDatetime, Field
 
 from jivs.api.deps import LARGEST, Count, Given, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
+from jivs.api.paging import Part, part_in
 from jivs.domain.schedule import MissedRuns, Schedule, ScheduleDraft, Timing
-from jivs.errors import UsageError
 from jivs.operations import schedules
 
 router = APIRouter(prefix="/schedules", tags=["schedules"], route_class=Idempotent)
@@ -135,31 +135,15 @@ def _out(one: Schedule) -> ScheduleOut:
 def list_schedules(
     service: ServiceDep,
     _: ReaderDep,
+    part: Annotated[Part, Depends(part_in("name", "nextRunAt", "createdAt", "updatedAt"))],
     name: Annotated[str, Query(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name.")] = "",
     extraction_id: Annotated[int, Query(alias="extractionId", ge=0, le=LARGEST)] = 0,
     enabled: bool | None = None,
-    sort: Annotated[str, Query(pattern="^(id|name|nextRunAt|createdAt|updatedAt)(,(asc|desc))?$")] = "id",
-    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    page: Annotated[int | None, Query(ge=0, le=10**6, description="From 0 on; with size, instead of cursor.")] = None,
-    size: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> SchedulePage:
     """All schedules."""
     kept = service.schedules()
     filters: dict[str, Any] = {"name": name, "extraction_id": extraction_id, "enabled": enabled}
-    order, _comma, direction = sort.partition(",")
-    if page is not None:
-        found = kept.page(offset=page * size, limit=size, sort=order, descending=direction == "desc", **filters)
-        total = kept.count(**filters)
-        return SchedulePage(
-            items=[_out(one) for one in found], page=page, size=size, total=total, total_pages=-(-total // size)
-        )
-    if sort not in {"id", "id,asc"}:
-        raise UsageError("Another order than by id needs page and size: a cursor is an id.")
-    found = kept.page(after=cursor, limit=limit + 1, **filters)
-    return SchedulePage(
-        items=[_out(one) for one in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
-    )
+    return SchedulePage(**part.shown(part.find(kept.page, **filters), _out, kept.count, **filters))
 
 
 @router.post("", status_code=201, responses=fails(404, 409))

@@ -6,11 +6,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
 from jivs.api.deps import (
-    LARGEST,
     AdminDep,
     Count,
     Estimate,
@@ -26,6 +25,7 @@ from jivs.api.deps import (
 )
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
+from jivs.api.paging import Part, part_in
 from jivs.api.rates import ConnectingDep
 from jivs.domain.registry import Source, SourceDraft
 from jivs.domain.schema import TableKind
@@ -66,10 +66,14 @@ class SourceOut(Model):
 
 
 class SourcePage(Model):
-    """Sources by id; ``nextCursor`` is there if there are more."""
+    """Sources. By ``cursor``: ``nextCursor`` is there if there are more. By ``page``: ``total`` and ``totalPages``."""
 
     items: list[SourceOut]
-    next_cursor: Id | None
+    next_cursor: Id | None = None
+    page: Count | None = None
+    size: Count | None = None
+    total: Count | None = None
+    total_pages: Count | None = None
 
 
 class Tried(Model):
@@ -136,15 +140,12 @@ def tried(answer: sources.Answer) -> Tried:
 def list_sources(
     service: ServiceDep,
     _: ReaderDep,
+    part: Annotated[Part, Depends(part_in("name", "createdAt", "updatedAt"))],
     name: Annotated[str, Query(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name.")] = "",
-    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> SourcePage:
     """All sources."""
-    found = service.registry().sources(after=cursor, limit=limit + 1, name=name)
-    return SourcePage(
-        items=[_out(one) for one in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
-    )
+    kept = service.registry()
+    return SourcePage(**part.shown(part.find(kept.sources, name=name), _out, kept.count_sources, name=name))
 
 
 @router.post("", status_code=201, responses=fails(409))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field, SecretStr
 
-from jivs.api.deps import LARGEST, AdminDep, CallerDep, Given, Hidden, Id, Model, ServiceDep, VersionDep, etag
+from jivs.api.deps import AdminDep, CallerDep, Count, Given, Hidden, Id, Model, ServiceDep, VersionDep, etag
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
+from jivs.api.paging import Part, part_in
 from jivs.domain.access import Role, User
 from jivs.domain.source import Secret
 from jivs.operations import users
@@ -54,10 +55,14 @@ class UserOut(Model):
 
 
 class UserPage(Model):
-    """Accounts by id; ``nextCursor`` is there if there are more."""
+    """Accounts. By ``cursor``: ``nextCursor`` is there if there are more. By ``page``: ``total`` and ``totalPages``."""
 
     items: list[UserOut]
-    next_cursor: Id | None
+    next_cursor: Id | None = None
+    page: Count | None = None
+    size: Count | None = None
+    total: Count | None = None
+    total_pages: Count | None = None
 
 
 def _out(user: User) -> UserOut:
@@ -75,14 +80,12 @@ def _out(user: User) -> UserOut:
 def list_users(
     service: ServiceDep,
     _: AdminDep,
-    cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    part: Annotated[Part, Depends(part_in("username", "createdAt", "updatedAt"))],
+    name: Annotated[str, Query(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name.")] = "",
 ) -> UserPage:
     """All accounts."""
-    found = service.accounts().users(after=cursor, limit=limit + 1)
-    return UserPage(
-        items=[_out(user) for user in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
-    )
+    kept = service.accounts()
+    return UserPage(**part.shown(part.find(kept.users, name=name), _out, kept.count_users, name=name))
 
 
 @router.post("", status_code=201, responses=fails(409, 429))

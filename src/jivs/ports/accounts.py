@@ -46,8 +46,22 @@ class Accounts(Protocol):
     def named(self, username: str) -> User | None:
         """By name, whatever its case."""
 
-    def users(self, *, after: int = 0, limit: int = 100) -> list[User]:
-        """By id, those above ``after``."""
+    def users(
+        self,
+        *,
+        after: int = 0,
+        offset: int = 0,
+        limit: int = 100,
+        name: str = "",
+        sort: str = "id",
+        descending: bool = False,
+    ) -> list[User]:
+        """Those with ids above ``after``, in the order ``sort`` (id, username, createdAt, updatedAt) from the ``offset`` on;
+        with ``name``, those whose name has it, whatever its case.
+        """
+
+    def count_users(self, *, name: str = "") -> int:
+        """How many there are."""
 
     def change(
         self,

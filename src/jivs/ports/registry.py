@@ -21,8 +21,22 @@ class Registry(Protocol):
     def source(self, source_id: int) -> Source | None:
         """By id."""
 
-    def sources(self, *, after: int = 0, limit: int = 100, name: str = "") -> list[Source]:
-        """By id, those above ``after``; with ``name``, those whose name has it, whatever its case."""
+    def sources(
+        self,
+        *,
+        after: int = 0,
+        offset: int = 0,
+        limit: int = 100,
+        name: str = "",
+        sort: str = "id",
+        descending: bool = False,
+    ) -> list[Source]:
+        """Those with ids above ``after``, in the order ``sort`` (id, name, createdAt, updatedAt) from the ``offset`` on;
+        with ``name``, those whose name has it, whatever its case.
+        """
+
+    def count_sources(self, *, name: str = "") -> int:
+        """How many there are."""
 
     def change_source(self, source_id: int, version: int, draft: SourceDraft, sealed: str, deed: Deed) -> Source:
         """Replace a source. Raises ConflictError if it changed since ``version``, AlreadyExistsError for a taken name."""

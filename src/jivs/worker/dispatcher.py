@@ -118,9 +118,10 @@ class Dispatcher:
             return
         for child in idle[:waiting]:
             child.wake()
-        busy = len(self._children) - len(idle) + min(waiting, len(idle))
+        busy = sum(child.ready and child.idle_since is None for child in self._children)
         (self._room.set if busy < self._size else self._room.clear)()
-        wanted = max(len(self._children) + max(0, waiting - len(idle)), busy + _SPARE, _WARM)
+        # Those that are still starting are not busy: on a slow machine each look would find them so, and start another one.
+        wanted = max(busy + max(0, waiting - len(idle)), busy + _SPARE, _WARM)
         if time.monotonic() >= self._spawn_after:
             for _ in range(min(wanted, self._size) - len(self._children)):
                 self._spawn()

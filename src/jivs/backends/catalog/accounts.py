@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jivs.backends.catalog import trail
+from jivs.backends.catalog import listing, trail
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.tables import idempotency_keys as keys
 from jivs.backends.catalog.tables import login_failures, refresh_tokens, revoked_tokens, stamps, users
@@ -21,6 +21,7 @@ from jivs.errors import AlreadyExistsError, ConflictError, UsageError
 from jivs.ports.accounts import Refresh, Replayed
 from jivs.ports.clock import Clock
 
+_SORTS = {"username": users.c.folded, "createdAt": users.c.created_at, "updatedAt": users.c.updated_at}
 _BOOTSTRAPPING = 0x6A697662
 _ADMINISTERING = 0x6A697663
 _KEY_SECONDS = 86_400.0
@@ -94,10 +95,25 @@ class SqlAccounts:
             row = connection.execute(sa.select(users).where(condition)).mappings().first()
         return _user(row) if row is not None else None
 
-    def users(self, *, after: int = 0, limit: int = 100) -> list[User]:
+    def users(
+        self,
+        *,
+        after: int = 0,
+        offset: int = 0,
+        limit: int = 100,
+        name: str = "",
+        sort: str = "id",
+        descending: bool = False,
+    ) -> list[User]:
+        query = listing.part(
+            users, _SORTS, after=after, offset=offset, limit=limit, name=name, sort=sort, descending=descending
+        )
         with self._engine.read() as connection:
-            query = sa.select(users).where(users.c.id > after).order_by(users.c.id).limit(limit)
             return [_user(row) for row in connection.execute(query).mappings()]
+
+    def count_users(self, *, name: str = "") -> int:
+        with self._engine.read() as connection:
+            return int(connection.execute(listing.count(users, name)).scalar_one())
 
     def change(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jivs.backends.catalog import submission, trail
+from jivs.backends.catalog import listing, submission, trail
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.tables import runs, sources
 from jivs.domain.audit import Deed
@@ -17,6 +17,8 @@ from jivs.domain.registry import Source, SourceDraft, place
 from jivs.domain.source import Address
 from jivs.errors import AlreadyExistsError, ConflictError
 from jivs.ports.clock import Clock
+
+_SORTS = {"name": sources.c.folded, "createdAt": sources.c.created_at, "updatedAt": sources.c.updated_at}
 
 
 class SqlRegistry:
@@ -43,12 +45,25 @@ class SqlRegistry:
             row = connection.execute(sa.select(sources).where(sources.c.id == source_id)).mappings().first()
         return _source(row) if row is not None else None
 
-    def sources(self, *, after: int = 0, limit: int = 100, name: str = "") -> list[Source]:
-        query = sa.select(sources).where(sources.c.id > after).order_by(sources.c.id).limit(limit)
-        if name:
-            query = query.where(sources.c.folded.contains(name.casefold(), autoescape=True))
+    def sources(
+        self,
+        *,
+        after: int = 0,
+        offset: int = 0,
+        limit: int = 100,
+        name: str = "",
+        sort: str = "id",
+        descending: bool = False,
+    ) -> list[Source]:
+        query = listing.part(
+            sources, _SORTS, after=after, offset=offset, limit=limit, name=name, sort=sort, descending=descending
+        )
         with self._engine.read() as connection:
             return [_source(row) for row in connection.execute(query).mappings()]
+
+    def count_sources(self, *, name: str = "") -> int:
+        with self._engine.read() as connection:
+            return int(connection.execute(listing.count(sources, name)).scalar_one())
 
     def change_source(self, source_id: int, version: int, draft: SourceDraft, sealed: str, deed: Deed) -> Source:
         mine = sa.and_(sources.c.id == source_id, sources.c.version == version)
