@@ -198,8 +198,6 @@ class Execution:
         """How the run ended, if it is published and the catalog does not know: its worker ended before it could say so, or
         the catalog was restored from a backup.
         """
-        if self._run.epoch == 1:
-            return None
         store = self._service.app.store(self._run.archive)
         for number in reversed(chain.numbers(store)):
             manifest = chain.load(store, number).manifest

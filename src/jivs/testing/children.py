@@ -14,7 +14,7 @@ import pytest
 from jivs.errors import DamagedError, FatalError, OverLimitError, TooManyError
 from jivs.ports.children import Children
 
-SECONDS = 4
+SECONDS = 8
 """The time limit of the children in this suite; two of them may be at work at once."""
 
 

@@ -85,4 +85,4 @@ class ServiceProcess:
     def stop(self) -> int:
         """SIGTERM, and its exit code."""
         self.process.terminate()
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=60)

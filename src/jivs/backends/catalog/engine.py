@@ -183,6 +183,8 @@ class Engine:
             self.lock(connection, _MIGRATING)
             if self._fits(connection):
                 return
+            if not self._sqlite:  # loading what migrates takes its time, too
+                connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
             config.attributes["connection"] = connection
