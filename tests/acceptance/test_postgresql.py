@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from jivs import connectors
 from jivs.domain.plan import Level
-from jivs.errors import JivsError, TransientError, UsageError
+from jivs.errors import TransientError, UsageError
 from jivs.ports.app import App
 from jivs.ports.connector import Request
 from jivs.testing.servers import PostgresServer
@@ -392,18 +391,6 @@ def test_queries_with_a_comment_at_the_end_and_writing_ones(pg: str, run: Run) -
     assert run(pg, queries=(("q", "select a from t -- all of it"),)).complete
     with pytest.raises(UsageError):
         run(pg, queries=(("q", "with x as (delete from t returning a) select a from x"),))
-
-
-@pytest.mark.parametrize("where", [False, True])
-def test_of_what_a_user_writes_the_server_takes_one_statement(pg: str, run: Run, where: bool) -> None:
-    make(pg, "create table t as select 1 as a", "create table victim as select 1 as a")
-    more = " limit 0; commit; begin read write; delete from public.victim; commit; begin; select * from "
-    query, condition = f"select 1 as a) as q{more}(select 1 as a", f"true){more}public.t where (true"
-    given = {"where": condition, "tables": ("public.t",)} if where else {"queries": (("q", query),)}
-    with suppress(JivsError):
-        assert not run(pg, **given).complete
-    with psycopg.connect(pg) as connection:
-        assert connection.execute("select count(*) from victim").fetchone() == (1,)
 
 
 def test_a_truncate_waits_for_a_query_that_has_not_begun(pg: str, run: Run) -> None:
