@@ -24,7 +24,7 @@ from jivs.testing.service import ServiceProcess
 
 CANARY = "c4n4ry-of-another-folder"
 MEMORY = 192 << 20
-SECONDS = 60
+SECONDS = 240
 ENDED = {"COMPLETED", "INCOMPLETE", "FAILED"}
 
 

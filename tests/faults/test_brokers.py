@@ -37,8 +37,7 @@ def test_a_broker_that_is_killed_and_one_that_is_restarted(
 ) -> None:
     with two_workers(tmp_path, database, pg, **with_rabbit(rabbit)) as at:
         try:
-            at.start(flying=4)
-            assert all(at.workers_of(one) for one in at.beside), "both work"
+            at.start_everywhere()
             rabbit.stop()
             at.all_end_well()
             rabbit.start()

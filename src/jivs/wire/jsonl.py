@@ -63,18 +63,23 @@ class _Open:
         self.reader.largest, self.reader.line = largest, 1
         self._receive = receive
         self._stream = Stream(-1, capacity=_BUFFER)
+        self._names: list[bytes] = []
         self.keys = (_Key * 0)()
         self.know(places)
 
     def know(self, places: Sequence[Place]) -> None:
-        """Set the keys, keeping the counts of those that were known: new ones stand at the end."""
-        keys = (_Key * max(1, len(places)))()
-        ctypes.memmove(keys, self.keys, ctypes.sizeof(_Key) * min(len(self.keys), self.reader.count))
-        for key, place in zip(keys, places, strict=False):
+        """These keys as well; those that were known keep their counts."""
+        known = len(self._names)
+        if known + len(places) > len(self.keys):
+            keys = (_Key * max(16, 2 * (known + len(places))))()
+            ctypes.memmove(keys, self.keys, ctypes.sizeof(_Key) * known)
+            self.keys = keys
+        for at, place in enumerate(places, known):
             name = place.key.encode("utf-8", "surrogateescape")
+            self._names.append(name)
+            key = self.keys[at]
             key.name, key.length, key.column, key.tag = name, len(name), place.column, place.tag
-        self.keys = keys
-        self.reader.keys, self.reader.count = ctypes.addressof(keys), len(places)
+        self.reader.keys, self.reader.count = ctypes.addressof(self.keys), len(self._names)
 
     def close(self) -> None:
         self._stream.close()
@@ -132,10 +137,9 @@ def census(
     places: dict[str, Place] = {}
     with closing(_Open(receive, largest, [])) as file:
         while file.step(None, Limits(0, 0, 0)) is State.ASIDE:
-            new = [key for key in plain(*file.put_aside()) if key not in places]
-            if new:
-                places |= {key: Place(key=key) for key in new}
-                file.know(list(places.values()))
+            new = {key: Place(key=key) for key in plain(*file.put_aside()) if key not in places}
+            places |= new
+            file.know(list(new.values()))
         found = {
             key: {name: count for name, count in zip(CLASSES, file.keys[index].counts, strict=True) if count}
             for index, key in enumerate(places)
