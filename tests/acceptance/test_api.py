@@ -374,6 +374,21 @@ def test_the_trail_tells_everything_and_shows_what_was_changed(service: ServiceP
     assert [item["seq"] for item in page["items"]] == list(range(page["items"][0]["seq"], page["items"][0]["seq"] - 5, -1))
     sound = admin.post("/api/v1/audit/verify").json()
     assert sound["entries"] >= page["items"][0]["seq"]
+    assert admin.post("/api/v1/audit/verify", json=sound).json() == sound
+    for noted, found in (({**sound, "entries": sound["entries"] + 9}, "was cut"), ({**sound, "hash": "f" * 64}, "anew")):
+        answer = admin.post("/api/v1/audit/verify", json=noted)
+        assert (answer.status_code, found in answer.json()["detail"]) == (409, True), answer.text
+    for nonsense in ({"entries": 1}, {**sound, "hash": "F"}, {**sound, "entries": 0}):
+        assert admin.post("/api/v1/audit/verify", json=nonsense).status_code == 422
+    one = page["items"][2]
+    for wanted in ({"action": one["action"]}, {"since": one["at"]}, {"until": one["at"]}, {"object": one["object"]}):
+        items = admin.get("/api/v1/audit", params={**wanted, "limit": 200}).json()["items"]
+        assert (one["seq"] in [item["seq"] for item in items]) is ("until" not in wanted)
+        assert all(item["action"] == one["action"] for item in items) or "action" not in wanted
+        assert all(item["at"] < one["at"] for item in items) or "until" not in wanted
+        assert all(item["at"] >= one["at"] for item in items) or "since" not in wanted
+    for wrong in ("yesterday", "2026-01-01T00:00:00", "9" * 400):
+        assert admin.get("/api/v1/audit", params={"since": wrong}).status_code == 422, wrong
     assert PASSWORD not in json.dumps(page)
     database = service.state / "jivs" / "catalog.db"
     for change, undo in (

@@ -404,3 +404,47 @@ def test_a_restore_that_is_killed_leaves_the_old_state_or_the_new_one(
     connection = sqlite3.connect(catalog)
     assert connection.execute("select count(*) from run_logs").fetchone()[0] in {rows, 2 * rows}
     connection.close()
+
+
+def test_the_trail_is_verified_against_what_was_noted(place: Place) -> None:
+    for name in ("anna", "bert"):
+        made = CliRunner().invoke(
+            app,
+            ["user", "add", name, "--role", "VIEWER"],
+            input="seven blue ducks swim\n",
+            env={"XDG_STATE_HOME": str(place.state), **place.settings},
+        )
+        assert made.exit_code == 0, made.stderr
+    noted = place.said("audit", "verify")
+    given = ("--entries", str(noted["entries"]), "--hash", noted["hash"])
+    assert noted["entries"] == 2
+    assert place.said("audit", "verify", *given) == noted
+    assert f"SOUND: 2 entries, hash of the last: {noted['hash']}" in place.jivs("audit", "verify").stdout
+    assert place.jivs("audit", "verify", "--entries", "2").exit_code == 2
+    wrong = place.jivs("audit", "verify", "--entries", "1", "--hash", noted["hash"])
+    assert (wrong.exit_code, "written anew" in wrong.stderr) == (3, True), wrong.stderr
+    place.execute("delete from audit where seq = 2")
+    assert place.said("audit", "verify")["entries"] == 1, "what is left is whole in itself"
+    cut = place.jivs("audit", "verify", *given)
+    assert (cut.exit_code, "was cut: its last entry is 1, and 2 were noted" in cut.stderr) == (3, True), cut.stderr
+    place.execute("update audit set actor = 'nobody' where seq = 1")
+    changed = place.jivs("audit", "verify")
+    assert (changed.exit_code, "entry 1" in changed.stderr) == (3, True), changed.stderr
+
+
+def test_keys_are_turned_by_a_command(lite: Place) -> None:
+    """Beside SQLite the keys are in a file, newest first, as ENCRYPTION_KEY has them."""
+    with lite.serve() as service, service.client() as api:
+        body = {"name": "s", "url": f"postgresql://u:{SECRET.replace(' ', '%20')}@127.0.0.1:{free_port()}/d"}
+        assert api.post("/api/v1/sources", json=body).status_code == 201
+    file = lite.state / "jivs" / "keys.json"
+    kept = json.loads(file.read_text())
+    assert lite.said("db", "turn-keys") == {"turned": 0, "passwords": 1}
+    newest = base64.b64encode(b"n" * 32).decode()
+    file.write_text(json.dumps({**kept, "sealing": newest}))
+    refused = lite.jivs("db", "turn-keys")
+    assert refused.exit_code == 2, (refused.stdout, refused.stderr)
+    file.write_text(json.dumps({**kept, "sealing": f"{newest},{kept['sealing']}"}))
+    assert "1 of 1 passwords were under an older key" in lite.jivs("db", "turn-keys").stdout
+    file.write_text(json.dumps({**kept, "sealing": newest}))
+    assert lite.said("db", "check")["passwords"] == 1

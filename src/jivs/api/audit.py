@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, Field
 
 from jivs.api.deps import LARGEST, AuditorDep, Count, Id, Model, ServiceDep
 from jivs.api.document import fails
+from jivs.domain.audit import End, Wanted
 from jivs.operations import users
 
 router = APIRouter(prefix="/audit", tags=["audit"])
@@ -42,17 +44,34 @@ class Trail(Model):
     hash: str
 
 
+class Noted(Model):
+    """What was noted of an earlier verification."""
+
+    entries: Annotated[int, Field(ge=1, le=LARGEST)]
+    hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 @router.get("")
 def list_audit_entries(
     service: ServiceDep,
     _: AuditorDep,
     actor: Annotated[str, Query(max_length=100, pattern=_PLAIN)] = "",
+    action: Annotated[str, Query(max_length=60, pattern=_PLAIN)] = "",
     object_: Annotated[str, Query(alias="object", max_length=300, pattern=_PLAIN)] = "",
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
     cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> EntryPage:
-    """The trail."""
-    found = service.accounts().deeds(before=cursor, limit=limit + 1, actor=actor, object_=object_)
+    """The trail: of one actor, one action, one object, from ``since`` until before ``until``."""
+    wanted = Wanted(
+        actor=actor,
+        action=action,
+        object=object_,
+        since=since.timestamp() if since else None,
+        until=until.timestamp() if until else None,
+    )
+    found = service.accounts().deeds(wanted, before=cursor, limit=limit + 1)
     items = [
         EntryOut(
             seq=entry.seq,
@@ -69,7 +88,7 @@ def list_audit_entries(
 
 
 @router.post("/verify", responses=fails(409))
-def verify_audit_trail(service: ServiceDep, _: AuditorDep) -> Trail:
-    """Prove that nothing in the trail was changed, removed or added later."""
-    entries, last = users.verify_trail(service)
-    return Trail(entries=entries, hash=last)
+def verify_audit_trail(service: ServiceDep, _: AuditorDep, noted: Noted | None = None) -> Trail:
+    """Prove that nothing in the trail was changed, removed or added later, nor cut off behind what was noted."""
+    end = users.verify_trail(service, End(entries=noted.entries, hash=noted.hash) if noted else None)
+    return Trail(entries=end.entries, hash=end.hash)

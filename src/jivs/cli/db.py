@@ -105,6 +105,20 @@ def _forget_cached() -> None:
         )
 
 
+@app.command("turn-keys")
+def turn_keys(output: OutputOption = Output.TEXT) -> None:
+    """Encrypt all passwords of sources with the newest key. When it is done, the older keys can be dropped."""
+    with clear_errors(output):
+        from jivs.bootstrap import build_service
+        from jivs.operations.sources import turn_keys as run
+
+        turned, passwords = run(build_service(load_settings()), "command line")
+        if output is Output.JSON:
+            show_json({"turned": turned, "passwords": passwords})
+        else:
+            console().print(f"{turned} of {passwords} passwords were under an older key; all are under the newest one now.")
+
+
 @app.command()
 def check(output: OutputOption = Output.TEXT) -> None:
     """Read all of the catalog: is it whole, and does it agree with the keys and the archives?"""

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from jivs import __version__
-from jivs.cli import archives, config, db, demo, doctor, extract, serve, sources, user
+from jivs.cli import archives, audit, config, db, demo, doctor, extract, serve, sources, user
 
 app = typer.Typer(
     name="jivs",
@@ -54,6 +54,7 @@ for verb in (
 app.add_typer(user.app, name="user")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
+app.add_typer(audit.app, name="audit")
 
 
 def _tune_process() -> None:

@@ -42,6 +42,32 @@ class Entry:
         return datetime.fromtimestamp(self.at, UTC)
 
 
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How many entries a trail had at some time, and the hash of the last: what to note elsewhere, for a trail that is cut
+    behind an entry, or written anew from its beginning, shows against nothing else.
+    """
+
+    entries: int
+    hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which entries of the trail; what is empty does not matter. ``since`` and ``until``: seconds since 1970, the latter not
+    included.
+    """
+
+    actor: str = ""
+    action: str = ""
+    object: str = ""
+    since: float | None = None
+    until: float | None = None
+
+
+EVERYTHING = Wanted()
+
+
 def chained(previous: str, seq: int, at: float, deed: Deed) -> str:
     """The hash of an entry: SHA-256 over the hash before it and everything that it says."""
     said = json.dumps([previous, seq, at, deed.actor, deed.action, deed.object, deed.detail], sort_keys=True)

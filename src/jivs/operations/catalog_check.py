@@ -83,7 +83,8 @@ def check(upkeep: Upkeep, service: Callable[[], Service]) -> Report:
 def _agree(report: Report, service: Service) -> None:
     """Whether the catalog's records agree with each other, with the keys and with the archives."""
     try:
-        report.audit_entries, report.audit_hash = users.verify_trail(service)
+        end = users.verify_trail(service)
+        report.audit_entries, report.audit_hash = end.entries, end.hash
     except DamagedError as error:
         report.add("audit", "audit trail", error.message)
     _passwords(report, service)

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from jivs.domain.access import Role, User, check_password
-from jivs.domain.audit import GENESIS, Deed, chained
+from jivs.domain.audit import GENESIS, Deed, End, chained
 from jivs.domain.source import Secret
 from jivs.errors import DamagedError, ForbiddenError, NotFoundError, TooManyError, UnauthenticatedError, UsageError
 from jivs.ports.accounts import Refresh
@@ -215,11 +215,11 @@ def get(service: Service, user_id: int) -> User:
     return user
 
 
-def verify_trail(service: Service) -> tuple[int, str]:
-    """How many entries the audit trail has, and the hash of the last.
+def verify_trail(service: Service, noted: End | None = None) -> End:
+    """The end of the audit trail, when all of it has been read.
 
-    Raises DamagedError naming the first that is not as it was written. A trail that was cut at its end is
-    sound in itself: compare the hash with one that was noted before.
+    Raises DamagedError naming the first entry that is not as it was written, or saying that what was ``noted`` of an earlier
+    end is not in it: a trail that was cut at its end, or written anew, is sound in itself.
     """
     previous, count = GENESIS, 0
     for entry in service.accounts().trail():
@@ -227,7 +227,13 @@ def verify_trail(service: Service) -> tuple[int, str]:
         if entry.seq != count or entry.hash != chained(previous, entry.seq, entry.at, entry.deed):
             raise DamagedError(f"The audit trail is damaged at entry {count}: it was changed, removed or added later.")
         previous = entry.hash
-    return count, previous
+        if noted is not None and noted.entries == count and noted.hash != previous:
+            raise DamagedError(
+                f"The audit trail was written anew: entry {count} has the hash {previous}, and {noted.hash} was noted."
+            )
+    if noted is not None and noted.entries > count:
+        raise DamagedError(f"The audit trail was cut: its last entry is {count:,}, and {noted.entries:,} were noted.")
+    return End(entries=count, hash=previous)
 
 
 def check_name(username: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from jivs.domain.access import Role, User
-from jivs.domain.audit import Deed, Entry
+from jivs.domain.audit import EVERYTHING, Deed, Entry, Wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class Accounts(Protocol):
     def record(self, deed: Deed) -> None:
         """A deed that changed nothing in the catalog."""
 
-    def deeds(self, *, before: int = 0, limit: int = 100, actor: str = "", object_: str = "") -> list[Entry]:
+    def deeds(self, wanted: Wanted = EVERYTHING, *, before: int = 0, limit: int = 100) -> list[Entry]:
         """The newest first; ``before``: only those with a smaller number."""
 
     def trail(self) -> Iterator[Entry]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jivs.domain.access import Role, User
-from jivs.domain.audit import GENESIS, Deed, chained
+from jivs.domain.audit import GENESIS, Deed, Wanted, chained
 from jivs.errors import AlreadyExistsError, ConflictError, UsageError
 from jivs.ports.accounts import Accounts, Refresh, Replayed
 from jivs.testing.clock import FakeClock
@@ -175,8 +175,19 @@ class AccountsSuite:
             accounts.record(Deed(actor=f"a{number % 2}", action="x", object=f"o:{number}"))
         assert [entry.seq for entry in accounts.deeds(limit=3)] == [7, 6, 5]
         assert [entry.seq for entry in accounts.deeds(before=5, limit=3)] == [4, 3, 2]
-        assert [entry.seq for entry in accounts.deeds(actor="a1")] == [6, 4, 2]
-        assert [entry.seq for entry in accounts.deeds(object_="o:2")] == [3]
+        assert [entry.seq for entry in accounts.deeds(Wanted(actor="a1"))] == [6, 4, 2]
+        assert [entry.seq for entry in accounts.deeds(Wanted(object="o:2"))] == [3]
+
+    def test_the_trail_is_searched_by_deed_and_time(self, accounts: Accounts, clock: FakeClock) -> None:
+        for number in range(6):
+            accounts.record(Deed(actor="a", action=f"x.{number % 2}", object="o"))
+            clock.sleep(10)
+        third = accounts.deeds(before=4, limit=1)[0].at
+        assert [entry.seq for entry in accounts.deeds(Wanted(action="x.1"))] == [6, 4, 2]
+        assert [entry.seq for entry in accounts.deeds(Wanted(since=third))] == [6, 5, 4, 3]
+        assert [entry.seq for entry in accounts.deeds(Wanted(until=third))] == [2, 1]
+        assert [entry.seq for entry in accounts.deeds(Wanted(action="x.0", since=third, until=third + 25))] == [5, 3]
+        assert [entry.seq for entry in accounts.deeds(Wanted(since=0.0), limit=2, before=6)] == [5, 4]
 
     def test_a_key_is_claimed_once_and_its_answer_kept_for_a_day(self, accounts: Accounts, clock: FakeClock) -> None:
         with ThreadPoolExecutor(4) as pool:

@@ -16,7 +16,7 @@ from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.tables import idempotency_keys as keys
 from jivs.backends.catalog.tables import login_failures, refresh_tokens, revoked_tokens, stamps, users
 from jivs.domain.access import Role, User
-from jivs.domain.audit import Deed, Entry
+from jivs.domain.audit import EVERYTHING, Deed, Entry, Wanted
 from jivs.errors import AlreadyExistsError, ConflictError, UsageError
 from jivs.ports.accounts import Refresh, Replayed
 from jivs.ports.clock import Clock
@@ -314,8 +314,8 @@ class SqlAccounts:
         with self._engine.write() as connection:
             trail.append(self._engine, connection, self._now(), deed)
 
-    def deeds(self, *, before: int = 0, limit: int = 100, actor: str = "", object_: str = "") -> list[Entry]:
-        return trail.page(self._engine, before=before, limit=limit, actor=actor, object_=object_)
+    def deeds(self, wanted: Wanted = EVERYTHING, *, before: int = 0, limit: int = 100) -> list[Entry]:
+        return trail.page(self._engine, wanted, before=before, limit=limit)
 
     def trail(self) -> Iterator[Entry]:
         return trail.everything(self._engine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration: what this version of JiVS works on."""
 
 OLDEST = "0007"
@@ -136,6 +136,8 @@ audit = sa.Table(
 )
 sa.Index("audit_by_actor", audit.c.actor, audit.c.seq)
 sa.Index("audit_by_object", audit.c.object, audit.c.seq)
+sa.Index("audit_by_action", audit.c.action, audit.c.seq)
+sa.Index("audit_by_time", audit.c.at, audit.c.seq)
 
 sources = sa.Table(
     "sources",

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.prepared import Prepared, parameter
 from jivs.backends.catalog.tables import audit
-from jivs.domain.audit import GENESIS, Deed, Entry, chained
+from jivs.domain.audit import GENESIS, Deed, Entry, Wanted, chained
 from jivs.errors import DamagedError
 
 _APPENDING = 0x6A697661
@@ -40,16 +40,17 @@ def append(engine: Engine, connection: sa.Connection, at: float, deed: Deed) -> 
     _APPEND(connection, **entry)
 
 
-def page(engine: Engine, *, before: int, limit: int, actor: str, object_: str) -> list[Entry]:
+def page(engine: Engine, wanted: Wanted, *, before: int, limit: int) -> list[Entry]:
     """The newest entries first."""
     query = sa.select(audit).order_by(audit.c.seq.desc()).limit(limit)
-    for wanted, condition in (
-        (before, audit.c.seq < before),
-        (actor, audit.c.actor == actor),
-        (object_, audit.c.object == object_),
-    ):
-        if wanted:
-            query = query.where(condition)
+    query = query.where(
+        *([audit.c.seq < before] if before else []),
+        *([audit.c.actor == wanted.actor] if wanted.actor else []),
+        *([audit.c.action == wanted.action] if wanted.action else []),
+        *([audit.c.object == wanted.object] if wanted.object else []),
+        *([audit.c.at >= wanted.since] if wanted.since is not None else []),
+        *([audit.c.at < wanted.until] if wanted.until is not None else []),
+    )
     with engine.read() as connection:
         return [_entry(row) for row in connection.execute(query).mappings()]
 
