@@ -77,7 +77,9 @@ class ExtractionIn(Given):
     priority: Priority = 0
     when_busy: WhenBusy = WhenBusy.REFUSE
     timeout_seconds: Annotated[int, Field(ge=0, le=31_536_000, description="0: none.")] = 0
-    attempts: Annotated[int, Field(ge=1, le=100, description="How often a run begins before it fails.")] = 3
+    attempts: Annotated[
+        int, Field(ge=1, le=100, description="How often a run begins without getting any further before it fails.")
+    ] = 3
 
     @model_validator(mode="after")
     def _one_source(self) -> ExtractionIn:

@@ -22,7 +22,7 @@ class WhenBusy(StrEnum):
 class Job:
     """What a run does. 0 in a number means the service's default; ``timeout_seconds`` 0: none.
 
-    ``attempts``: how often a run begins before an error that may pass makes it fail.
+    ``attempts``: how often a run begins, and no part of its work gets done, before an error that may pass makes it fail.
     """
 
     archive: str

@@ -73,7 +73,8 @@ class Run:
     """One run as the catalog knows it. ``epoch`` is the fencing token of its owner's lease.
 
     Runs of the service have an extraction and a source; ``job`` is what the extraction was when the run was asked for,
-    ``connections`` what its worker may open, ``failures`` how often it has to be tried again so far.
+    ``connections`` what its worker may open, ``failures`` how often it had to be tried again so far, and ``stalled`` how
+    often since a part of its work got done: then ``done_before`` parts were.
     """
 
     id: str
@@ -97,11 +98,18 @@ class Run:
     order: Order = Order.GO_ON
     phase: str = ""
     failures: int = 0
+    stalled: int = 0
+    done_before: int = 0
     not_before: float = 0.0
     connections: int = 0
     started_at: datetime | None = None
     ended_at: datetime | None = None
     counts: Counts = Counts()
+
+
+def stalled(run: Run, done: int) -> int:
+    """How often a run that fails now, with so many parts done, has failed since a part of its work got done."""
+    return 1 if done > run.done_before else run.stalled + 1
 
 
 class StepState(StrEnum):

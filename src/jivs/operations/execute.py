@@ -15,7 +15,7 @@ from jivs.archive import chain
 from jivs.archive import runs as records
 from jivs.domain.extraction import Job
 from jivs.domain.plan import RunPlan
-from jivs.domain.run import Counts, Order, Run, RunState
+from jivs.domain.run import Counts, Order, Run, RunState, stalled
 from jivs.domain.schema import TableName
 from jivs.errors import FencedError, JivsError, TransientError
 from jivs.operations import _guard, sources
@@ -213,11 +213,11 @@ class Execution:
 
     def _given_up(self) -> tuple[RunState, str, float] | None:
         """Whether its workers ended too often."""
-        if self._run.failures < self._job.attempts:
+        if self._run.stalled < self._job.attempts:
             return None
         self._abandon()
-        times = f"{self._run.failures} times"
-        return RunState.FAILED, f"Its worker ended {times} without a word: out of memory? See the workers' log.", 0.0
+        times = f"{self._run.stalled} times without a word, and nothing got done in between"
+        return RunState.FAILED, f"Its worker ended {times}: out of memory? See the workers' log.", 0.0
 
     def _ended_as(self, outcome: Outcome) -> tuple[RunState, str, float]:
         for table in outcome.tables:
@@ -237,10 +237,11 @@ class Execution:
         _LOG.info("Run %s: %s %s", self._run.id, error.message, error.detail)
         if not isinstance(error, TransientError):
             return RunState.FAILED, error.message, 0.0
-        if self._run.failures + 1 >= self._job.attempts:
+        failed = stalled(self._run, self._telling.counts.partitions_done)
+        if failed >= self._job.attempts:
             self._abandon()
             return RunState.FAILED, f"{error.message} Tried {self._job.attempts} times.", 0.0
-        wait = min(_LONGEST_WAIT, 2.0**self._run.failures) * SystemRandom().uniform(0.75, 1.25)
+        wait = min(_LONGEST_WAIT, 2.0 ** (failed - 1)) * SystemRandom().uniform(0.75, 1.25)
         self._telling.say("WARN", f"{error.message} Trying again in {wait:.0f} s.")
         return RunState.PENDING, error.message, self._service.clock.now().timestamp() + wait
 

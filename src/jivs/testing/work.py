@@ -348,6 +348,30 @@ class WorkSuite(OrdersSuite):
         assert again is not None
         assert (again.failures, again.epoch) == (1, 2)
 
+    def test_attempts_are_counted_from_the_last_progress(self, make: Make, work: Work, clock: FakeClock) -> None:
+        self.start(work, make())
+        seen = []
+        for done, silent in ((0, False), (0, True), (2, True), (1, False), (2, True), (3, False)):
+            run = work.claim("host:1:x", 3)
+            assert run is not None
+            seen.append((run.failures, run.stalled))
+            assert work.keep("r1", run.epoch, 3, Counts(partitions=9, partitions_done=done), "") is not None
+            if silent:
+                assert work.lost("host:1:") == 1
+            else:
+                counts = Counts(partitions=9, partitions_done=done)
+                work.settle("r1", run.epoch, RunState.PENDING, "no answer", counts=counts, retry_at=clock.now().timestamp())
+                clock.advance(1)
+        run = work.claim("host:1:x", 3)
+        assert run is not None
+        assert [*seen, (run.failures, run.stalled)] == [(0, 0), (1, 1), (2, 2), (3, 1), (4, 2), (5, 3), (6, 1)]
+        work.settle("r1", run.epoch, RunState.PENDING)
+        work.command("r1", Command.PAUSE, DEED)
+        work.command("r1", Command.RESUME, DEED)
+        resumed = work.claim("w", 3)
+        assert resumed is not None
+        assert (resumed.failures, resumed.stalled) == (0, 0)
+
     # -- the rest ---------------------------------------------------------------------------------------------------
 
     def test_logs_are_kept_by_run(self, make: Make, work: Work, clock: FakeClock) -> None:

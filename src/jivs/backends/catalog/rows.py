@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from jivs.domain.run import Counts, Order, Run, RunState, Step, StepState
+from jivs.domain.run import Counts, Order, Run, RunState, Step, StepState, stalled
 
 COUNTS = ("rows", "bytes", "quarantined_rows", "quarantined_values", "partitions", "partitions_done")
 
@@ -40,12 +40,20 @@ def run(row: Any) -> Run:
         order=Order(row["order"]),
         phase=row["phase"],
         failures=row["failures"],
+        stalled=row["stalled"],
+        done_before=row["done_before"],
         not_before=row["not_before"],
         connections=row["connections"],
         started_at=moment(row["started_at"]),
         ended_at=moment(row["ended_at"]),
         counts=Counts(**{name: row[name] for name in COUNTS}),
     )
+
+
+def failed(row: Any, done: int) -> dict[str, int]:
+    """What changes in a row of ``runs`` that failed once more, with so many parts done."""
+    one = run(row)
+    return {"failures": one.failures + 1, "stalled": stalled(one, done), "done_before": max(done, one.done_before)}
 
 
 def step(row: Any) -> Step:

@@ -39,6 +39,8 @@ runs = sa.Table(
     sa.Column("order", sa.String(10), nullable=False, server_default=""),
     sa.Column("phase", sa.String(20), nullable=False, server_default=""),
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("stalled", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("done_before", sa.Integer, nullable=False, server_default="0"),
     sa.Column("not_before", sa.Float, nullable=False, server_default="0"),
     sa.Column("connections", sa.Integer, nullable=False, server_default="0"),
     sa.Column("started_at", sa.Float, nullable=True),

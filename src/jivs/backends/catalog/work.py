@@ -181,7 +181,7 @@ class SqlWork:
                         "epoch": row["epoch"] + 1,
                         "lease_until": now + seconds,
                         "connections": granted,
-                        "failures": row["failures"] + silent,
+                        **(rows.failed(row, row["partitions_done"]) if silent else {}),
                         "started_at": row["started_at"] or now,
                         "updated_at": now,
                         "phase": "starting",
@@ -290,7 +290,7 @@ class SqlWork:
             if to.ended:
                 values |= {"ended_at": now}
             if retry_at:
-                values |= {"not_before": retry_at, "failures": row["failures"] + 1}
+                values |= {"not_before": retry_at, **rows.failed(row, values.get("partitions_done", row["partitions_done"]))}
             self._set(connection, run_id, values)
         return True
 
@@ -490,7 +490,7 @@ def _resume(row: Any, at_work: bool) -> dict[str, Any]:
         raise _refused(row, "resumed")
     if at_work:
         return {"state": RunState.RUNNING.value, "order": ""}
-    return {**_away(row, RunState.PENDING), "failures": 0, "not_before": 0.0}
+    return {**_away(row, RunState.PENDING), "failures": 0, "stalled": 0, "not_before": 0.0}
 
 
 _COMMANDS = {Command.STOP: _stop, Command.PAUSE: _pause, Command.RESUME: _resume}
