@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     from jivs.backends.catalog.engine import Engine
     from jivs.backends.metrics.folder import MetricsFolder
 
+_LOOKS = 8
+"""Sources looked at at once, in processes of their own."""
+
+_LONGEST_LIST = 128 << 20
+"""Bytes of a list of a source's tables: some million of them."""
+
 _SMALLEST_SPACE = 64 << 20
 _FOR_HEALTH = 2
 """Connections to the catalog that a process needs which only tells whether all is well."""
@@ -135,6 +141,7 @@ def build_service(settings: Settings, *, process: str = "", hears: int = -1, rin
         queue=queue,
         queries=_queries(settings),
         verifications=_verifications(settings),
+        looks=_looks(settings),
         passwords=Argon2id(),
         tokens=JwtTokens(signing),
         vault=AesGcmVault(sealing),
@@ -349,6 +356,19 @@ def _verifications(settings: Settings) -> Children:
         concurrent=limits.concurrent,
         fixed={},
         environment=None,
+    )
+
+
+def _looks(settings: Settings) -> Children:
+    return ChildProcesses(
+        "jivs.api.source_child",
+        what="look at the source",
+        otherwise="it does not answer as a source does, or is too slow.",
+        seconds=settings.requests.looking,
+        concurrent=_LOOKS,
+        fixed={},
+        environment=None,
+        longest=_LONGEST_LIST,
     )
 
 

@@ -202,7 +202,13 @@ class Requests(BaseModel):
         "0: no limit.",
     )
     connecting: int = Field(
-        default=4, ge=1, le=16, description="Sources that one user tries at once; more are told to come back."
+        default=4, ge=1, le=8, description="Sources that one user tries at once; more are told to come back."
+    )
+    looking: int = Field(
+        default=60,
+        ge=1,
+        le=3600,
+        description="Seconds after which a look at a source is ended: a try, a list of its tables.",
     )
 
 

@@ -17,8 +17,8 @@ from jivs.errors import TooManyError
 BURST_SECONDS = 10
 """Requests of so many seconds may come at once."""
 
-_ALL = 16
-"""Connections at once for all users: each holds one of the threads that serve requests."""
+_ALL = 8
+"""Sources looked at at once for all users: each has a process of its own, and one of the threads that serve requests."""
 
 
 class Rates:

@@ -18,7 +18,7 @@ from jivs.errors import DamagedError, FatalError, JivsError, OverLimitError, Too
 from jivs.ports.children import ANSWER, FAILED, REQUEST, Read
 
 _LONGEST = 8 << 20
-"""Bytes that a process may say."""
+"""Bytes that a process may say, where nothing else is said."""
 
 _LARGEST_PART = 256 << 20
 """Bytes that a process gets at once."""
@@ -31,7 +31,7 @@ class ChildProcesses:
     """``python -m module``, with the job as JSON on its standard input and what it says on its standard output.
 
     ``what`` names a job in messages, ``otherwise`` says what else can be done. ``fixed`` is part of every job.
-    ``environment``: None for that of this process.
+    ``environment``: None for that of this process. ``longest``: bytes that a process may say.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class ChildProcesses:
         concurrent: int,
         fixed: Mapping[str, Any],
         environment: Mapping[str, str] | None,
+        longest: int = _LONGEST,
     ) -> None:
         self._command = [sys.executable, "-P", "-m", module]
         self._what = what
@@ -52,6 +53,7 @@ class ChildProcesses:
         self._free = BoundedSemaphore(concurrent)
         self._fixed = {**fixed, "seconds": seconds}
         self._environment = environment
+        self._longest = longest
 
     def run(
         self, job: Mapping[str, Any], gone: Event, out: BinaryIO | None = None, read: Read | None = None
@@ -83,7 +85,7 @@ class ChildProcesses:
         ) as child:
             Thread(target=self._end, args=(child, gone), name=f"end of {self._what}", daemon=True).start()
             try:
-                said = _exchange(child, json.dumps(job).encode())
+                said = _exchange(child, json.dumps(job).encode(), self._longest)
             finally:
                 child.kill()
         if child.returncode == 0:
@@ -142,7 +144,7 @@ class _Reading:
         return None
 
 
-def _exchange(child: subprocess.Popen[bytes], job: bytes) -> bytes:
+def _exchange(child: subprocess.Popen[bytes], job: bytes, longest: int) -> bytes:
     """Give a process its job, and hear what it says until it ends or says too much."""
     assert child.stdin is not None
     assert child.stdout is not None
@@ -153,8 +155,8 @@ def _exchange(child: subprocess.Popen[bytes], job: bytes) -> bytes:
         with suppress(BrokenPipeError):
             child.stdin.close()
         return b""
-    said = child.stdout.read(_LONGEST)
-    if len(said) == _LONGEST:
+    said = child.stdout.read(longest)
+    if len(said) == longest:
         return b""
     child.wait()
     return said

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from threading import Event
+from typing import Any
 
 from jivs.domain.audit import Deed
 from jivs.domain.registry import Source, SourceDraft, place, without_password
+from jivs.domain.schema import TableKind, TableName
 from jivs.domain.source import Address, Secret, ServerInfo
-from jivs.errors import ForbiddenError, JivsError, NotFoundError, UnreachableError, UsageError
+from jivs.errors import ForbiddenError, JivsError, NotFoundError, TooManyError, UnreachableError, UsageError
 from jivs.operations import _guard
+from jivs.ports.app import App
 from jivs.ports.cache import CacheName
 from jivs.ports.connector import Listing, Request, Session
 from jivs.ports.service import Service
@@ -93,9 +97,9 @@ def try_kept(service: Service, source_id: int) -> Answer:
 def try_address(service: Service, address: Address) -> Answer:
     """Connect, and say what answered; why not, where nothing did. Raises ForbiddenError for what is not allowed."""
     try:
-        with closing(_session(service, address)) as session:
-            return Answer(server=session.ping())
-    except ForbiddenError:
+        said = _looked_at(service, address)
+        return Answer(server=ServerInfo(product=said["product"], version=said["version"]))
+    except (ForbiddenError, TooManyError):
         raise
     except JivsError as error:
         return Answer(server=None, error=error.message)
@@ -103,8 +107,40 @@ def try_address(service: Service, address: Address) -> Answer:
 
 def tables(service: Service, source_id: int) -> list[Listing]:
     """What a source has."""
-    with closing(_session(service, opened(service, get(service, source_id)))) as session:
-        return list(session.tables())
+    said = _looked_at(service, opened(service, get(service, source_id)), tables=True)
+    return [
+        Listing(
+            name=TableName(schema=one["schema"], name=one["name"]),
+            kind=TableKind(one["kind"]),
+            estimated_rows=one["rows"],
+            estimated_bytes=one["bytes"],
+        )
+        for one in said["tables"]
+    ]
+
+
+def listed(listing: Listing) -> dict[str, str | int]:
+    """A table as JSON, without notes."""
+    return {
+        "schema": listing.name.schema,
+        "name": listing.name.name,
+        "kind": listing.kind.value,
+        "rows": listing.estimated_rows,
+        "bytes": listing.estimated_bytes,
+    }
+
+
+def _looked_at(service: Service, address: Address, *, tables: bool = False) -> dict[str, Any]:
+    """What a process of its own found there. The address is checked here, where the operator's limits are."""
+    address = _guard.checked(service.guard, address)
+    job = {name: getattr(address, name) for name in (one.name for one in fields(address))}
+    job |= {"password": address.password.reveal()}
+    return service.looks.run({"address": job, "tables": tables}, Event())
+
+
+def session(app: App, address: Address) -> Session:
+    """A look at a source that answers within the limits of a look: few connections, no pace."""
+    return app.connector(address).open(address, replace(app.limits, connections=2), Request(), Throttle(0, app.clock))
 
 
 def opened(service: Service, source: Source) -> Address:
@@ -140,9 +176,3 @@ def check(service: Service, draft: SourceDraft) -> None:
         UnreachableError
     ):  # a host may be down when its source is kept; it is checked again before each connection
         _guard.checked(service.guard, draft.address)
-
-
-def _session(service: Service, address: Address) -> Session:
-    address = _guard.checked(service.guard, address)
-    one = replace(service.app.limits, connections=2)
-    return service.app.connector(address).open(address, one, Request(), Throttle(0, service.clock))

@@ -32,8 +32,8 @@ class Service:
     """What ``bootstrap.build_service`` made. ``access_seconds`` and ``refresh_seconds``: how long tokens live.
 
     ``embedded``: the catalog is a file, the cache in this process; reading a row takes microseconds and waits for nobody.
-    ``sessions``: access tokens that were found good, with the stamp of the accounts at that time. ``queries`` and
-    ``verifications``: the processes that do them.
+    ``sessions``: access tokens that were found good, with the stamp of the accounts at that time. ``queries``,
+    ``verifications`` and ``looks`` (at sources): the processes that do them.
 
     ``checks`` look at what the service depends on, by name. Without ``db``, the catalog, no request can be served; the
     service goes on without the others.
@@ -56,6 +56,7 @@ class Service:
     queue: Queue
     queries: Children
     verifications: Children
+    looks: Children
     clock: Clock
     access_seconds: int
     refresh_seconds: int
