@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from jivs.backends.catalog import submission
 from jivs.backends.catalog.accounts import SqlAccounts
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.extractions import SqlExtractions
@@ -20,9 +22,10 @@ from jivs.backends.catalog.tables import events, extractions, run_logs, runs, sc
 from jivs.backends.catalog.work import SqlWork
 from jivs.backends.clock import SystemClock
 from jivs.domain.audit import Deed
-from jivs.domain.extraction import Job
+from jivs.domain.extraction import Job, WhenBusy
 from jivs.domain.run import Counts, RunState
 from jivs.domain.source import Address
+from jivs.errors import ConflictError
 from jivs.ports.schedules import Asked
 
 RUNS, EXTRACTIONS, SOURCES = 20_000, 1000, 50
@@ -162,3 +165,32 @@ def test_every_hot_question_goes_by_an_index_and_none_grows_with_the_rows(engine
             if statement.split()[0].upper() in {"SELECT", "UPDATE", "DELETE"}:
                 found = plan(engine, statement, parameters)
                 assert not SCAN.search(found), (name, statement, found)
+
+
+def test_so_many_runs_of_an_extraction_wait_and_no_more(engine: Engine) -> None:
+    """What waits behind another is gone past at each look for work."""
+    clock = SystemClock()
+    work, extraction = SqlWork(engine, clock, connections=10, parallel=4), SqlExtractions(engine, clock).get(500)
+    deed = Deed(actor="a", action="run.started", object="extraction:x")
+    assert extraction is not None
+    queued = replace(extraction, when_busy=WhenBusy.QUEUE)
+    given = {
+        "kind": "extract",
+        "source": "s",
+        "archive": "/a",
+        "digest": "",
+        "state": "PENDING",
+        "epoch": 0,
+        "created_at": 1.0,
+    }
+    with engine.write() as connection:
+        connection.execute(runs.insert(), [
+            {"id": f"q{number}", "extraction_id": extraction.id, "source_id": 1, "updated_at": 1.0, **given}
+            for number in range(submission.MOST_QUEUED - 1)])  # fmt: skip
+    try:
+        assert work.submit(queued, "q-last", "/a", "a", deed).state is RunState.PENDING
+        with pytest.raises(ConflictError, match="1,000 runs that have not ended"):
+            work.submit(queued, "q-more", "/a", "a", deed)
+    finally:
+        with engine.write() as connection:
+            connection.execute(runs.delete().where(runs.c.id.like("q%")))

@@ -20,6 +20,9 @@ _TELLING = 0x6A697665
 ON_SOURCE = 0x6A69 << 40
 """Added to a source's id: the advisory lock of whoever claims a run on it."""
 
+MOST_QUEUED = 1000
+"""Runs of one extraction that have not ended: each look for work goes past those that wait behind another."""
+
 UNENDED = [state.value for state in OPEN]
 _THERE = sa.select(extractions.c.id).where(extractions.c.id == sa.bindparam("extraction"))
 _HELD = _THERE.with_for_update(read=True, key_share=True)
@@ -38,7 +41,7 @@ def submit(
     engine: Engine, connection: sa.Connection, now: float, extraction: Extraction, run_id: str, archive: str, actor: str
 ) -> Any:
     """The row of a new PENDING run of an extraction that the caller holds, who ``tell``s of it last. Raises ConflictError if
-    it has a run that has not ended and refuses another; nothing was written then.
+    it has a run that has not ended and refuses another, or too many that wait; nothing was written then.
     """
     if extraction.when_busy is WhenBusy.REFUSE:
         engine.lock(connection, ON_SOURCE + extraction.source_id)
@@ -48,6 +51,13 @@ def submit(
             raise ConflictError(
                 f"Extraction {extraction.id} has run {other.id}, which is {other.state}: wait for it or stop it, or "
                 "set whenBusy to QUEUE."
+            )
+    else:
+        unended = sa.select(runs.c.seq).where(runs.c.extraction_id == extraction.id, runs.c.state.in_(UNENDED))
+        waiting = sa.select(sa.func.count()).select_from(unended.limit(MOST_QUEUED).subquery())
+        if connection.execute(waiting).scalar_one() >= MOST_QUEUED:
+            raise ConflictError(
+                f"Extraction {extraction.id} has {MOST_QUEUED:,} runs that have not ended: more cannot be queued for it."
             )
     values = {
         "id": run_id,
