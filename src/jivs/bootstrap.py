@@ -230,12 +230,20 @@ def _metrics(settings: Settings, process: str) -> Metrics:
         from jivs.backends.metrics.prometheus import PrometheusMetrics
     except ImportError as error:
         raise _missing(error, "service") from None
+    from jivs.backends.store import _spool
+
+    spools = _spools(settings)
     return PrometheusMetrics(
         process,
         folder=metrics_folder(),
+        temporary=lambda: _spool.size(spools),
         batch_rows=settings.extraction.batch_size,
         source_limit=settings.extraction.source_pool_max_size,
     )
+
+
+def _spools(settings: Settings) -> Path:
+    return Path(settings.temp_dir or settings.catalog_path.with_name("spool")).absolute()
 
 
 def _tracing(settings: Settings, process: str) -> Tracing:
@@ -476,8 +484,7 @@ def _opener(settings: Settings) -> Callable[[str], Store]:
         if scheme == "file":
             return LocalStore(Path(path).absolute())
         if scheme == "s3":
-            spools = Path(settings.temp_dir or settings.catalog_path.with_name("spool")).absolute()
-            return S3Store(S3Place.parse(access(), address), spools)
+            return S3Store(S3Place.parse(access(), address), _spools(settings), settings.temp_max_bytes)
         raise UsageError(
             f"No store for {scheme}://: an archive is in a folder (a path or file://path) or at s3://bucket/prefix."
         )

@@ -276,6 +276,11 @@ class Settings(BaseSettings):
         default="",
         description="Folder for files on their way to an object store; empty: `spool` below the user's state folder.",
     )
+    temp_max_bytes: int = Field(
+        default=20_000_000_000,
+        ge=0,
+        description="Bytes that all files in that folder may take: while they do, no other is begun. 0: no limit.",
+    )
     file_roots: str = Field(
         default="", description="Folders below which sources of the service may be files, separated by colons; empty: none."
     )

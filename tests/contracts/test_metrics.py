@@ -28,7 +28,7 @@ ALL = [*known.RECORDED, *known.COMPUTED]
 
 @pytest.fixture
 def metrics() -> PrometheusMetrics:
-    made = PrometheusMetrics("api", batch_rows=700, source_limit=10)
+    made = PrometheusMetrics("api", batch_rows=700, source_limit=10, temporary=lambda: 123)
     made.caches(lambda: {CacheName.DATASOURCES: Counts()})
     made.runs(lambda: {RunState.RUNNING: 2, RunState.PENDING: 3})
     return made
@@ -49,7 +49,13 @@ def test_everything_is_there_from_the_start_and_at_zero(metrics: PrometheusMetri
         assert mine.documentation == family.meaning
         assert mine.samples, name
         assert {label for one in mine.samples for label in one.labels} - {"le"} == set(family.labels), name
-    beside = {"jivs_process_start_time_seconds", "extraction_pool_max", "extraction_batch_size", "jivs_catalog_up"}
+    beside = {
+        "jivs_process_start_time_seconds",
+        "extraction_pool_max",
+        "extraction_batch_size",
+        "jivs_catalog_up",
+        "jivs_temp_bytes",
+    }
     for family in found:
         ours = family.name.startswith(("jivs_", "extraction_", "hikaricp_", "http_")) and family.name not in beside
         if ours and not family.name.startswith("jivs_process"):
@@ -78,7 +84,7 @@ def test_the_names_that_dashboards_use(metrics: PrometheusMetrics) -> None:
         ("extraction_batch_size", {}, 700), ("hikaricp_connections", pool, 50), ("hikaricp_connections_active", pool, 2),
         ("hikaricp_connections_idle", pool, 48), ("hikaricp_connections_pending", pool, 1), ("hikaricp_connections_max", pool, 50),
         ("jivs_runs", {"state": "RUNNING"}, 2), ("jivs_runs", {"state": "FAILED"}, 0), ("jivs_queue_depth", {}, 3),
-        ("jivs_run_duration_seconds_count", {"kind": "extract", "state": "FAILED"}, 1), ("jivs_catalog_up", {}, 1),
+        ("jivs_run_duration_seconds_count", {"kind": "extract", "state": "FAILED"}, 1), ("jivs_catalog_up", {}, 1), ("jivs_temp_bytes", {}, 123),
     ):  # fmt: skip
         assert value(text, name, **labels) == expected, name
     assert "# TYPE extraction_cache_hits counter" in text

@@ -20,7 +20,7 @@ GUIDE_METRICS = frozenset({
     "extraction_cache_misses", "extraction_pool_active", "extraction_pool_idle", "extraction_pool_max", "hikaricp_connections",
     "hikaricp_connections_active", "hikaricp_connections_idle", "hikaricp_connections_pending", "hikaricp_connections_max",
     "extraction_batch_size", "extraction_threads_active", "http_server_request_duration_seconds", "jivs_run_duration_seconds",
-    "jivs_catalog_up", "jivs_process_cpu_seconds_total", "jivs_process_resident_memory_bytes", "jivs_runs", "jivs_queue_depth", "jivs_verification_failures_total", "jivs_quarantined_values_total",
+    "jivs_catalog_up", "jivs_temp_bytes", "jivs_process_cpu_seconds_total", "jivs_process_resident_memory_bytes", "jivs_runs", "jivs_queue_depth", "jivs_verification_failures_total", "jivs_quarantined_values_total",
 })  # fmt: skip
 """The metrics of the guide and of our own that are promised."""
 

@@ -134,6 +134,19 @@ def test_each_archive_has_a_spool_of_its_own(objects: S3Server, bucket: str, tmp
     assert not (one.spool / "run").exists()
 
 
+def test_no_file_is_begun_while_those_of_the_machine_take_too_much(objects: S3Server, bucket: str, tmp_path: Path) -> None:
+    one, other = (S3Store(S3Place(access(objects, objects.url), bucket, name), tmp_path, 1000) for name in ("a", "b"))
+    (one.spool / "run").mkdir()
+    local = one.spool / "run" / "segment"
+    local.write_bytes(b"x" * 999)
+    assert other.spool.is_dir()
+    local.write_bytes(b"x" * 1000)
+    with pytest.raises(StoreError, match="JIVS_TEMP_MAX_BYTES"):
+        other.spool  # noqa: B018 - where the next file would be begun
+    one.put(local, "data/x.parquet")
+    assert other.spool.is_dir()
+
+
 def test_wrong_keys_and_buckets_are_named(objects: S3Server, bucket: str, tmp_path: Path) -> None:
     def first_error(access: S3Access, bucket: str) -> str:
         store = S3Store(S3Place(access, bucket, "a"), tmp_path)

@@ -84,6 +84,7 @@ STARTED = Family(
 RUNS = Family("jivs_runs", "gauge", "Runs in the catalog by state.", ("state",))
 QUEUE = Family("jivs_queue_depth", "gauge", "Runs that wait to begin.")
 CATALOG_UP = Family("jivs_catalog_up", "gauge", "1: the catalog counted the runs just now; 0: it did not answer.")
+TEMPORARY = Family("jivs_temp_bytes", "gauge", "Bytes of files on their way to object stores, on this machine.")
 MEMORY = Family("jivs_process_resident_memory_bytes", "gauge", "Memory of a process of the service.", ("process", "pid"))
 CPU = Family("jivs_process_cpu_seconds_total", "counter", "Processor time of a process of the service.", ("process", "pid"))
 
@@ -93,5 +94,5 @@ RECORDED = (
 )  # fmt: skip
 """What each process writes down."""
 
-COMPUTED = (HITS, MISSES, RUNS, QUEUE, CATALOG_UP, MEMORY, CPU)
+COMPUTED = (HITS, MISSES, RUNS, QUEUE, CATALOG_UP, TEMPORARY, MEMORY, CPU)
 """What is found out when somebody scrapes."""

@@ -61,11 +61,13 @@ class PrometheusMetrics:
         folder: Path | None = None,
         batch_rows: int = 0,
         source_limit: int = 0,
+        temporary: Callable[[], int] = int,
     ) -> None:
         disable_created_metrics()
         self._process = process
         self._folder = folder
         self._source_limit = source_limit
+        self._temporary = temporary
         self._registry = CollectorRegistry()
         self._made = {family.name: self._make(family) for family in known.RECORDED}
         self._requests: dict[tuple[str, str, int], Histogram] = {}
@@ -224,6 +226,9 @@ class PrometheusMetrics:
             made.add_sample(family.name, {}, sum(one.value for one in lookups if one.labels["result"] == result))
             yield made
         yield from self._counted()
+        spooled = _family(known.TEMPORARY)
+        spooled.add_sample(known.TEMPORARY.name, {}, self._temporary())
+        yield spooled
         yield from self._processes(found[known.STARTED.name])
         for collector in (ProcessCollector(registry=None), GC_COLLECTOR, PLATFORM_COLLECTOR):
             yield from collector.collect()

@@ -7,9 +7,27 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 _STALE_SECONDS = 24 * 3600
+
+
+def size(folder: Path) -> int:
+    """Bytes of the files below a folder, those included that somebody is still writing. 0 if there is none."""
+    total, folders = 0, [str(folder)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as items:
+                for item in items:
+                    if item.is_dir(follow_symlinks=False):
+                        folders.append(item.path)
+                    else:
+                        with suppress(FileNotFoundError):  # a store has taken it
+                            total += item.stat(follow_symlinks=False).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return total
 
 
 def clean(folder: Path, gone: Callable[[str], bool]) -> int:

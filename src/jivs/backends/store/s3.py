@@ -18,7 +18,7 @@ from jivs.backends.store import _marking
 from jivs.backends.store._paths import is_path, require_path
 from jivs.backends.store._probing import probe
 from jivs.backends.store._s3_reader import TAIL, RangeReader
-from jivs.backends.store._spool import clean
+from jivs.backends.store._spool import clean, size
 from jivs.backends.store.s3_access import S3Access, broke_off, refusal
 from jivs.domain.registry import is_archive_name, require_archive_name
 from jivs.errors import AlreadyExistsError, FatalError, StoreError, UsageError
@@ -86,9 +86,12 @@ class S3Store:
     know them is refused with FatalError at the first one.
     """
 
-    def __init__(self, place: S3Place, spools: Path) -> None:
-        """``spools``: the folder in which this store's spool is made."""
+    def __init__(self, place: S3Place, spools: Path, most: int = 0) -> None:
+        """``spools``: the folder in which this store's spool is made, of all archives and processes of this machine; while
+        it has ``most`` bytes, no file is begun there. 0: no limit.
+        """
         self._place = place
+        self._spools, self._most = spools, most
         digest = hashlib.sha256(f"{place.access.endpoint} {place.address}".encode()).hexdigest()
         self._spool = spools / f"{place.bucket}-{digest[:12]}"
 
@@ -104,6 +107,11 @@ class S3Store:
             raise StoreError(
                 f"Cannot make the folder {self._spool}: {error.strerror}. Choose another one with JIVS_TEMP_DIR."
             ) from error
+        if self._most and (taken := size(self._spools)) >= self._most:
+            raise StoreError(
+                f"Files on their way to object stores take {taken:,} bytes in {self._spools}, of {self._most:,} that they "
+                "may: they go when the store takes them. Set JIVS_TEMP_MAX_BYTES if there is room for more."
+            )
         return self._spool
 
     @property
