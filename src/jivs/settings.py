@@ -456,6 +456,11 @@ def variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
+def log_as_json() -> None:
+    """From now on, in this process and in those that it starts."""
+    os.environ["LOG_FORMAT"] = "json"
+
+
 def environment(more: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child: ours, and more."""
     return {**os.environ, **more}

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from jivs.testing.servers import PASSWORD
+from jivs.testing.service import ServiceProcess
 from tests import archives
 
 JIVS = [sys.executable, "-m", "jivs"]
@@ -46,10 +47,20 @@ def test_demo(tmp_path: Path) -> None:
     assert "COMPLETED, level full" in done.stdout
     assert "leaked" not in done.stderr
     assert jivs("demo", cwd=tmp_path).returncode == 0
+    told = json.loads(jivs("demo", "--output", "json", cwd=tmp_path).stdout)
+    assert (told["extraction"]["state"], told["flipped_bit_found"]) == ("COMPLETED", True)
     (tmp_path / "mine").mkdir()
     refused = jivs("demo", "--to", "mine", cwd=tmp_path)
     assert refused.returncode == 2
     assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_service_that_says_all_as_json(tmp_path: Path) -> None:
+    with ServiceProcess(tmp_path, "serve", "--port", "0", "--output", "json") as service:
+        lines = [json.loads(line) for line in service.printed]
+    first = next(line for line in lines if line.get("event") == "first-user")
+    assert set(first) == {"event", "username", "password"}
+    assert any("JiVS is at" in str(line) for line in lines)
 
 
 def test_the_whole_job_from_discover_to_query(db: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -101,26 +101,33 @@ def _code(outcome: Outcome, fail_on_quarantine: bool) -> int:
     return exits.INCOMPLETE if fail_on_quarantine and quarantined else exits.DONE
 
 
+def document(outcome: Outcome) -> dict[str, Any]:
+    """What became of a run, as JSON."""
+    return {
+        "run": outcome.run_id,
+        "state": _state(outcome),
+        "level": outcome.level.value,
+        "one_snapshot": outcome.snapshot_one,
+        "manifest": outcome.manifest,
+        "manifest_sha256": outcome.manifest_sha256,
+        "seconds": round(outcome.seconds, 3),
+        "notes": list(outcome.notes),
+        "tables": [
+            {**item.__dict__, "table": str(item.table), "seconds": round(item.seconds, 3)} for item in outcome.tables
+        ],
+    }
+
+
+def _state(outcome: Outcome) -> str:
+    return "COMPLETED" if outcome.complete else "INCOMPLETE"
+
+
 def show(outcome: Outcome, archive: str, output: Output) -> None:
     """The closing table, or the same as JSON."""
-    state = "COMPLETED" if outcome.complete else "INCOMPLETE"
     if output is Output.JSON:
-        show_json(
-            {
-                "run": outcome.run_id,
-                "state": state,
-                "level": outcome.level.value,
-                "one_snapshot": outcome.snapshot_one,
-                "manifest": outcome.manifest,
-                "manifest_sha256": outcome.manifest_sha256,
-                "seconds": round(outcome.seconds, 3),
-                "notes": list(outcome.notes),
-                "tables": [
-                    {**item.__dict__, "table": str(item.table), "seconds": round(item.seconds, 3)} for item in outcome.tables
-                ],
-            }
-        )
+        show_json(document(outcome))
         return
+    state = _state(outcome)
     out = console()
     _show_tables(out, [_cells(item) for item in outcome.tables])
     for item in outcome.tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -23,17 +24,34 @@ _NONE = -1
 """In place of a listener's descriptor: there is none."""
 
 
+ServedOption = Annotated[
+    Output, typer.Option("--output", help="Say what happens as text, or as JSON, a line each, as LOG_FORMAT=json does.")
+]
+
+
+def _say(output: Output) -> None:
+    if output is Output.JSON:
+        from jivs.settings import log_as_json
+
+        log_as_json()
+
+
 def serve(
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Listen here; 0: a free port.")] = None,
     workers: Annotated[bool, typer.Option("--workers/--no-workers", help="Execute runs here, too.")] = True,
+    output: ServedOption = Output.TEXT,
 ) -> None:
     """Serve the REST API, and execute runs. At the first start the password of the first user is printed, once."""
-    with clear_errors(Output.TEXT):
+    with clear_errors(output):
+        _say(output)
         service, settings = build_service()
         from jivs.operations.users import first_admin
 
         made = first_admin(service)
-        if made is not None:
+        if made is not None and output is Output.JSON:
+            first = {"event": "first-user", "username": made[0].username, "password": made[1].reveal()}
+            print(json.dumps(first), file=sys.stderr, flush=True)
+        elif made is not None:
             print(f"First user: {made[0].username}, password: {made[1].reveal()}", file=sys.stderr)
             print("It is shown this once; jivs user password admin sets another.", file=sys.stderr, flush=True)
         _require_room(settings)
@@ -43,9 +61,10 @@ def serve(
         raise typer.Exit(_run(settings, public, workers=workers))
 
 
-def worker() -> None:
+def worker(output: ServedOption = Output.TEXT) -> None:
     """Execute runs: beside the catalog of a `jivs serve` on this or another machine. Its management listener is its own."""
-    with clear_errors(Output.TEXT):
+    with clear_errors(output):
+        _say(output)
         _, settings = build_service()
         _require_room(settings)
         raise typer.Exit(_run(settings, None, workers=True))
