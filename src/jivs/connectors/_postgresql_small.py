@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 GET_IN_MS = 500
 REWRITTEN = "was truncated, rewritten or dropped while it was read"
 _AT_ONCE = 100
+_BESIEGED_SECONDS = 15.0
 
 
 def get_in(connection: psycopg.Connection[Any], names: Sequence[TableName]) -> bool:
@@ -32,6 +34,24 @@ def get_in(connection: psycopg.Connection[Any], names: Sequence[TableName]) -> b
         connection.execute("rollback to savepoint jivs")
         return False
     return True
+
+
+class Besieged:
+    """Tables in front of which somebody waits, as a reader found: for a while no other has to find it out, each part of a
+    table by waiting for itself.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[TableName, float] = {}
+
+    def __call__(self, connection: psycopg.Connection[Any], name: TableName) -> bool:
+        """Whether the table has to be left to the holder of the snapshot; if not, the reader has its lock."""
+        if time.monotonic() < self._until.get(name, 0.0):
+            return True
+        if get_in(connection, [name]):
+            return False
+        self._until[name] = time.monotonic() + _BESIEGED_SECONDS
+        return True
 
 
 def require_in(connection: psycopg.Connection[Any], names: Sequence[TableName]) -> None:

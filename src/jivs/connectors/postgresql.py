@@ -71,7 +71,8 @@ class _Session(OneByOne):
         self._limits = limits
         self._request = request
         self._pace = pace
-        self._alone = threading.Lock()
+        self._alone, self._describing = threading.Lock(), threading.Lock()
+        self._besieged = small.Besieged()
         self._details: dict[TableName, catalog.Described] = {}
         self._types: dict[int, catalog.Type] = {}
         self._encoding = "UTF8"
@@ -84,7 +85,6 @@ class _Session(OneByOne):
         self._raw: set[TableName] = set()
         self._kinds: dict[TableName, TableKind] = {}
         self._pages: dict[tuple[str | None, str | None, TableName], int] = {}  # of heaps
-        self._describing = threading.Lock()
         self._most = max(1, limits.connections)
         self._readers = self._pool(self._most)
 
@@ -145,7 +145,7 @@ class _Session(OneByOne):
         """
         with self._clear_errors(), ExitStack() as stack:
             connection = stack.enter_context(self._readers.lease())
-            if table.name in self._locked and connection is not self._holder and not small.get_in(connection, [table.name]):
+            if table.name in self._locked and connection is not self._holder and self._besieged(connection, table.name):
                 stack.close()
                 stack.enter_context(self._holder_free)
                 connection = stack.enter_context(self._lent_holder())
