@@ -28,7 +28,7 @@ PASSWORD = "seven brown foxes dig"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with ServiceProcess(tmp_path_factory.mktemp("service")) as running:
+    with ServiceProcess(tmp_path_factory.mktemp("service"), workers=False) as running:
         yield running
 
 
@@ -70,10 +70,10 @@ def client(service: ServiceProcess) -> Iterator[Client]:
 
 
 def test_the_first_password_is_printed_once(service: ServiceProcess, tmp_path: Path) -> None:
-    with ServiceProcess(tmp_path) as first:
+    with ServiceProcess(tmp_path, workers=False) as first:
         assert first.password
     assert first.process.returncode == 0
-    with ServiceProcess(tmp_path) as second:
+    with ServiceProcess(tmp_path, workers=False) as second:
         assert second.password == ""
         with httpx.Client(base_url=second.url) as client:
             assert login(client, "ADMIN", first.password)["roles"] == ["ADMIN"]
@@ -171,7 +171,7 @@ def test_a_flood_of_logins_leaves_others_alone(tmp_path: Path) -> None:
         with httpx.Client(base_url=service.url, timeout=60) as client:
             return client.post("/api/v1/auth/login", json={"username": f"flood{number}", "password": "x"}).status_code
 
-    with ServiceProcess(tmp_path) as service, httpx.Client(base_url=service.url, timeout=5) as anybody:
+    with ServiceProcess(tmp_path, workers=False) as service, httpx.Client(base_url=service.url, timeout=5) as anybody:
         with ThreadPoolExecutor(60) as pool:
             attempts = [pool.submit(attempt, number) for number in range(120)]
             while not all(one.done() for one in attempts):
@@ -301,7 +301,7 @@ def test_every_answer_keeps_browsers_from_harm(anybody: httpx.Client) -> None:
 
 def test_other_sites_call_only_if_allowed(tmp_path: Path) -> None:
     with (
-        ServiceProcess(tmp_path, CORS_ALLOWED_ORIGINS="https://console.example") as running,
+        ServiceProcess(tmp_path, CORS_ALLOWED_ORIGINS="https://console.example", workers=False) as running,
         httpx.Client(base_url=running.url) as client,
     ):
         asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
@@ -457,7 +457,7 @@ def test_a_service_killed_goes_on_where_it_was(tmp_path: Path) -> None:
             time.sleep(0.1)
         else:
             pytest.fail("the API outlives jivs serve")
-    with ServiceProcess(tmp_path) as second, httpx.Client(base_url=second.url) as client:
+    with ServiceProcess(tmp_path, workers=False) as second, httpx.Client(base_url=second.url) as client:
         assert len(client.get("/api/v1/users", headers=bearer).json()["items"]) == 2
     assert second.process.returncode == 0
 
@@ -472,14 +472,14 @@ def test_settings_that_cannot_work_are_named(tmp_path: Path, pg: str) -> None:
         ({"JIVS_SERVER_ADDRESS": "192.0.2.1"}, "192.0.2.1"),
     ):
         with pytest.raises(RuntimeError, match=sentence) as raised:
-            ServiceProcess(tmp_path / "state", **given).start()
+            ServiceProcess(tmp_path / "state", **given, workers=False).start()
         assert "short!" not in str(raised.value)
     folder = tmp_path / "open" / "jivs"
     folder.mkdir(parents=True)
     (folder / "keys.json").write_text("{}")
     (folder / "keys.json").chmod(0o644)
     with pytest.raises(RuntimeError, match="chmod 600"):
-        ServiceProcess(tmp_path / "open").start()
+        ServiceProcess(tmp_path / "open", workers=False).start()
 
 
 def test_the_service_on_postgresql(tmp_path: Path, pg: str) -> None:
@@ -489,7 +489,10 @@ def test_the_service_on_postgresql(tmp_path: Path, pg: str) -> None:
         "JWT_SECRET": "s" * 40,
         "ENCRYPTION_KEY": base64.b64encode(bytes(range(32))).decode(),
     }
-    with ServiceProcess(tmp_path / "a", **given) as first, ServiceProcess(tmp_path / "b", **given) as second:
+    with (
+        ServiceProcess(tmp_path / "a", **given, workers=False) as first,
+        ServiceProcess(tmp_path / "b", **given, workers=False) as second,
+    ):
         assert (first.password, second.password) != ("", "")
         with httpx.Client(base_url=second.url) as client:
             token = login(client, "admin", first.password)["accessToken"]

@@ -38,7 +38,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(tmp_path_factory: pytest.TempPathFactory, roots: Path) -> Iterator[ServiceProcess]:
     state = tmp_path_factory.mktemp("service")
     settings = {"JIVS_FILE_ROOTS": str(roots / "data"), "ENCRYPTION_KEY": KEYS[0], "LOG_LEVEL": "DEBUG"}
-    with ServiceProcess(state, **settings) as running:
+    with ServiceProcess(state, **settings, workers=False) as running:
         yield running
 
 
@@ -190,7 +190,10 @@ def test_a_source_that_is_down_is_no_error_of_the_service(admin: httpx.Client) -
 
 
 def test_networks_that_the_operator_did_not_allow(tmp_path: Path) -> None:
-    with ServiceProcess(tmp_path, JIVS_NETWORKS="10.0.0.0/8, ::1/128") as running, logged_in(running) as client:
+    with (
+        ServiceProcess(tmp_path, JIVS_NETWORKS="10.0.0.0/8, ::1/128", workers=False) as running,
+        logged_in(running) as client,
+    ):
         assert client.post("/api/v1/sources", json={"name": "a", "url": "postgresql://127.0.0.1/x"}).status_code == 403
         assert client.post("/api/v1/sources", json={"name": "b", "url": "postgresql://10.1.2.3/x"}).status_code == 201
         assert client.post("/api/v1/sources", json={"name": "c", "url": "sqlite:////tmp/x.db"}).status_code == 403
@@ -199,14 +202,14 @@ def test_networks_that_the_operator_did_not_allow(tmp_path: Path) -> None:
 @contextmanager
 def restarted(state: Path, keys: str, password: str) -> Iterator[httpx.Client]:
     """The same service with other keys."""
-    with ServiceProcess(state, ENCRYPTION_KEY=keys) as running:
+    with ServiceProcess(state, ENCRYPTION_KEY=keys, workers=False) as running:
         running.password = password
         with logged_in(running) as client:
             yield client
 
 
 def test_keys_are_turned_and_wrong_ones_are_named(tmp_path: Path, guarded: dict[str, str]) -> None:
-    with ServiceProcess(tmp_path, ENCRYPTION_KEY=KEYS[0]) as running, logged_in(running) as client:
+    with ServiceProcess(tmp_path, ENCRYPTION_KEY=KEYS[0], workers=False) as running, logged_in(running) as client:
         path = client.post("/api/v1/sources", json={"name": "kept", **guarded}).headers["Location"]
     password = running.password
     for keys, works in ((KEYS[1], False), (f"{KEYS[1]},{KEYS[0]}", True)):

@@ -37,7 +37,10 @@ def test_a_request_costs_little_processor_time(tmp_path: Path) -> None:
     """Five lists, four gets and a create, as the load of the benchmark has them."""
     with sqlite3.connect(tmp_path / "s.db") as database:
         database.execute("create table t (id)")
-    with ServiceProcess(tmp_path / "state", JIVS_FILE_ROOTS=str(tmp_path)) as service, service.client() as api:
+    with (
+        ServiceProcess(tmp_path / "state", JIVS_FILE_ROOTS=str(tmp_path), workers=False) as service,
+        service.client() as api,
+    ):
         source = api.post("/api/v1/sources", json={"name": "s", "url": f"sqlite:///{tmp_path}/s.db"}).json()["id"]
         children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
         [pid] = [int(one) for one in children if "jivs.api" in Path(f"/proc/{one}/cmdline").read_text().split("\0")]

@@ -15,7 +15,7 @@ PASSWORD = "seven small whales sing"
 
 @pytest.fixture
 def admin(tmp_path: Path) -> Iterator[httpx.Client]:
-    with ServiceProcess(tmp_path) as service, service.client() as client:
+    with ServiceProcess(tmp_path, workers=False) as service, service.client() as client:
         yield client
 
 

@@ -80,7 +80,7 @@ def hostile(behave: Behaviour) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     given = {"JIVS_REQUESTS__LOOKING": str(LOOKING), "JIVS_FILE_ROOTS": "/"}
-    with ServiceProcess(tmp_path_factory.mktemp("looks"), **given) as service, service.client() as client:
+    with ServiceProcess(tmp_path_factory.mktemp("looks"), **given, workers=False) as service, service.client() as client:
         yield client
 
 

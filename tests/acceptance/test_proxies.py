@@ -19,7 +19,7 @@ def guess(client: httpx.Client, number: int, forwarded: str) -> int:
 
 @pytest.mark.parametrize("trusted", ["", "10.0.0.0/8"])
 def test_a_header_of_somebody_unknown_says_nothing(tmp_path: Path, trusted: str) -> None:
-    with ServiceProcess(tmp_path, JIVS_TRUSTED_PROXIES=trusted) as service, service.client() as admin:
+    with ServiceProcess(tmp_path, JIVS_TRUSTED_PROXIES=trusted, workers=False) as service, service.client() as admin:
         with httpx.Client(base_url=service.url) as client:
             codes = [guess(client, number, f"198.51.100.{number}") for number in range(51)]
         assert codes == [401] * 50 + [429]
@@ -29,7 +29,10 @@ def test_a_header_of_somebody_unknown_says_nothing(tmp_path: Path, trusted: str)
 
 
 def test_a_trusted_proxy_tells_clients_apart_and_no_client_hides(tmp_path: Path) -> None:
-    with ServiceProcess(tmp_path, JIVS_TRUSTED_PROXIES="127.0.0.1, 10.0.0.0/8") as service, service.client() as admin:
+    with (
+        ServiceProcess(tmp_path, JIVS_TRUSTED_PROXIES="127.0.0.1, 10.0.0.0/8", workers=False) as service,
+        service.client() as admin,
+    ):
         with httpx.Client(base_url=service.url) as client:
             forms = ("198.51.100.{0}, 203.0.113.9", "{0}, 203.0.113.9, 10.1.2.3", "203.0.113.9:4{0}", "x{0}, 203.0.113.9")
             assert [guess(client, number, forms[number % 4].format(number)) for number in range(50)] == [401] * 50
@@ -49,4 +52,4 @@ def test_a_trusted_proxy_tells_clients_apart_and_no_client_hides(tmp_path: Path)
 @pytest.mark.parametrize("wrong", ["*", "proxy.example", "10.0.0.1/8"])
 def test_a_proxy_has_an_address(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(RuntimeError, match="JIVS_TRUSTED_PROXIES"):
-        ServiceProcess(tmp_path, JIVS_TRUSTED_PROXIES=wrong).start()
+        ServiceProcess(tmp_path, JIVS_TRUSTED_PROXIES=wrong, workers=False).start()

@@ -16,7 +16,7 @@ PASSWORD = "seven brown foxes dig"
 
 
 def test_one_user_is_slowed_down_and_others_are_not(tmp_path: Path) -> None:
-    with ServiceProcess(tmp_path, JIVS_REQUESTS__PER_SECOND="3") as service, service.client() as admin:
+    with ServiceProcess(tmp_path, JIVS_REQUESTS__PER_SECOND="3", workers=False) as service, service.client() as admin:
         user = {"username": "other", "password": PASSWORD, "roles": ["VIEWER"]}
         assert admin.post("/api/v1/users", json=user).status_code == 201
         with httpx.Client(base_url=service.url) as client:
@@ -35,7 +35,7 @@ def test_one_user_is_slowed_down_and_others_are_not(tmp_path: Path) -> None:
 
 
 def test_one_user_listens_in_so_many_places(tmp_path: Path) -> None:
-    with ServiceProcess(tmp_path) as service, service.client() as admin, ExitStack() as open_:
+    with ServiceProcess(tmp_path, workers=False) as service, service.client() as admin, ExitStack() as open_:
         user = {"username": "other", "password": PASSWORD, "roles": ["VIEWER"]}
         assert admin.post("/api/v1/users", json=user).status_code == 201
         answer = admin.post("/api/v1/auth/login", json={"username": "other", "password": PASSWORD})
@@ -54,7 +54,7 @@ def test_one_user_listens_in_so_many_places(tmp_path: Path) -> None:
 
 def test_sources_that_do_not_answer_hold_few_threads(tmp_path: Path) -> None:
     with (
-        ServiceProcess(tmp_path, JIVS_REQUESTS__CONNECTING="2") as service,
+        ServiceProcess(tmp_path, JIVS_REQUESTS__CONNECTING="2", workers=False) as service,
         service.client() as admin,
         socket.create_server(("127.0.0.1", 0), backlog=50) as silent,
         ThreadPoolExecutor(2) as pool,

@@ -19,7 +19,7 @@ User = Callable[..., httpx.Client]
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with ServiceProcess(tmp_path_factory.mktemp("service")) as running:
+    with ServiceProcess(tmp_path_factory.mktemp("service"), workers=False) as running:
         yield running
 
 

@@ -25,7 +25,7 @@ def worker(state: Path, **settings: str) -> subprocess.Popen[str]:
 
 def test_a_worker_beside_other_archives_is_refused(tmp_path: Path, pg: str) -> None:
     shared = tmp_path / "shared"
-    with ServiceProcess(tmp_path / "one", STORAGE_LOCAL_PATH=str(shared), **keys(pg)):
+    with ServiceProcess(tmp_path / "one", STORAGE_LOCAL_PATH=str(shared), **keys(pg), workers=False):
         mark = (shared / ".jivs-shelf").read_text().strip()
         with worker(tmp_path / "two", **keys(pg)) as lost:
             said = lost.stderr.read() if lost.stderr else ""
@@ -43,20 +43,20 @@ def test_a_worker_beside_other_archives_is_refused(tmp_path: Path, pg: str) -> N
 
 def test_a_service_whose_volume_is_not_mounted_is_refused_until_it_is(tmp_path: Path, pg: str) -> None:
     volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
-    with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(volume), **keys(pg)):
+    with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(volume), **keys(pg), workers=False):
         pass
     with pytest.raises(RuntimeError, match="no mark"):
-        ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg)).start()
+        ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg), workers=False).start()
     elsewhere.mkdir()
     (elsewhere / ".jivs-shelf").write_text("of another catalog")
     with pytest.raises(RuntimeError, match="those of another"):
-        ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg)).start()
+        ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg), workers=False).start()
     (elsewhere / ".jivs-shelf").write_bytes((volume / ".jivs-shelf").read_bytes())
-    with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg)):
+    with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg), workers=False):
         pass
 
 
 def test_a_catalog_in_a_file_may_move_its_archives(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(tmp_path / folder)) as service:
+        with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(tmp_path / folder), workers=False) as service:
             assert service.url

@@ -14,7 +14,7 @@ from jivs.testing.service import ServiceProcess
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with ServiceProcess(tmp_path_factory.mktemp("service")) as running:
+    with ServiceProcess(tmp_path_factory.mktemp("service"), workers=False) as running:
         yield running
 
 

@@ -16,14 +16,17 @@ import httpx
 
 class ServiceProcess:
     """Use as a context manager. ``password`` is that of the first user, if this start made one. Unless ``settings`` say
-    otherwise, its ports are free ones and it opens few connections. ``arguments`` of ``jivs``: ``serve`` if none are given.
+    otherwise, its ports are free ones and it opens few connections. ``arguments`` of ``jivs``: ``serve`` if none are given,
+    which executes runs, too, unless there are no ``workers``: that starts in two thirds of the time.
     ``inside``: a command that starts another where that is to live.
     """
 
-    def __init__(self, state: Path, *arguments: str, inside: Sequence[str] = (), **settings: str) -> None:
+    def __init__(
+        self, state: Path, *arguments: str, inside: Sequence[str] = (), workers: bool = True, **settings: str
+    ) -> None:
         self.state = state
         self._inside = list(inside)
-        self._arguments = list(arguments or ("serve", "--port", "0"))
+        self._arguments = list(arguments or ("serve", "--port", "0", "--workers" if workers else "--no-workers"))
         self.url = ""
         self.management = ""
         self.password = ""

@@ -61,7 +61,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, shelf: Path) -> Iterator[S
         "JWT_SECRET": f"{CANARY} {'x' * 40}",
         "MY_PASSWORD": CANARY,
     }
-    with ServiceProcess(tmp_path_factory.mktemp("service"), **given) as running:
+    with ServiceProcess(tmp_path_factory.mktemp("service"), **given, workers=False) as running:
         yield running
 
 
