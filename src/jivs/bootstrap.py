@@ -6,7 +6,6 @@ import hashlib
 import ipaddress
 import os
 import shutil
-import socket
 import sys
 import threading
 import uuid
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jivs import connectors
+from jivs.backends import processes
 from jivs.backends.children import ChildProcesses
 from jivs.backends.clock import SystemClock
 from jivs.backends.machine import LocalMachine
@@ -92,7 +92,7 @@ def _build(settings: Settings, process: str, metrics: Metrics, engine: Callable[
             compression_level=extraction.compression_level,
         ),
         clock=clock,
-        owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+        owner=f"{processes.here()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
         gone=_gone,
         metrics=metrics,
         tracing=_tracing(settings, process),
@@ -459,18 +459,9 @@ def _catalog_address(settings: Settings) -> Address:
 
 
 def _gone(owner: str) -> bool:
-    """Whether an owner was a process of this machine that runs no more; not known of other machines."""
-    host, _, rest = owner.partition(":")
-    process = rest.partition(":")[0]
-    if host != socket.gethostname() or not process.isdigit():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    """Whether an owner was a process of this place that runs no more; not known of other places."""
+    place, _, rest = owner.partition(":")
+    return processes.ended(place, rest.partition(":")[0])
 
 
 def _opener(settings: Settings) -> Callable[[str], Store]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-import socket
 import subprocess
 import sys
 import threading
@@ -71,6 +70,7 @@ class Dispatcher:
 
     def __init__(self, service: Service, size: int) -> None:
         self._service = service
+        self._place = service.app.owner.partition(":")[0]
         self._size = size
         self._children: list[_Child] = []
         self._selector = selectors.DefaultSelector()
@@ -144,7 +144,7 @@ class Dispatcher:
             if not child.ready:  # and so may the next one
                 self._spawn_after = time.monotonic() + _RESPAWN_SECONDS
         try:
-            self._service.work().lost(f"{socket.gethostname()}:{child.process.pid}:")
+            self._service.work().lost(f"{self._place}:{child.process.pid}:")
         except JivsError as error:  # its leases end by themselves
             _LOG.warning("%s", error.message)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from jivs.backends import processes
 
 _STALE_SECONDS = 24 * 3600
 
@@ -47,15 +48,8 @@ def clean(folder: Path, gone: Callable[[str], bool]) -> int:
 
 def _writer_gone(file: Path) -> bool:
     """Whether the process that wrote a temporary file has ended, or a day has passed."""
-    host, _, rest = file.name.removesuffix(".part").rpartition(".")[0].rpartition(".")
+    place, _, process = file.name.removesuffix(".part").rpartition(".")[0].rpartition(".")
     try:
-        if time.time() - file.stat().st_mtime > _STALE_SECONDS:
-            return True
-        if host != socket.gethostname() or not rest.isdigit():
-            return False
-        os.kill(int(rest), 0)
-    except (ProcessLookupError, FileNotFoundError):
+        return time.time() - file.stat().st_mtime > _STALE_SECONDS or processes.ended(place, process)
+    except FileNotFoundError:
         return True
-    except PermissionError:
-        return False
-    return False

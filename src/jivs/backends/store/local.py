@@ -6,7 +6,6 @@ import ctypes
 import errno
 import os
 import re
-import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import BinaryIO
 
+from jivs.backends import processes
 from jivs.backends.store import _marking
 from jivs.backends.store._paths import require_path
 from jivs.backends.store._probing import probe
@@ -194,7 +194,7 @@ class LocalStore:
             changed(new.parent)
 
     def _write(self, data: bytes) -> Path:
-        temporary = self.spool / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}.part"
+        temporary = self.spool / f"{processes.here()}.{os.getpid()}.{uuid.uuid4().hex}.part"
         try:
             with temporary.open("xb") as file:
                 file.write(data)
