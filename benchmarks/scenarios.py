@@ -68,6 +68,7 @@ class Scenario:
     server: int | None = None
     expected: tuple[Any, ...] = ()
     levels: tuple[str, ...] = ("count",)
+    batches: tuple[int, ...] = ()
     probes: dict[str, tuple[str, Any]] = field(default_factory=dict)
     sums: str = "count(*), sum(id)"
     note: str = ""
@@ -81,6 +82,9 @@ class Scenario:
             f"JiVS, {words[level]}": lambda out, level=level: [*base, "--verify", level, "--to", str(out)]  # type: ignore[misc]
             for level in self.levels
         }
+        for rows in self.batches:
+            limited = ["env", f"EXTRACTION_BATCH_SIZE={rows}", *base, "--verify", self.levels[0]]
+            out[f"EXTRACTION_BATCH_SIZE={rows}"] = lambda out, limited=limited: [*limited, "--to", str(out)]  # type: ignore[misc]
         for rival in self.rivals:
             out[rival] = lambda out, rival=rival: rivals.command(rival, self.kind, self._url_of(rival), self.table, out)  # type: ignore[misc]
         return out
@@ -180,6 +184,8 @@ def postgres(server: PostgresServer, scale: float, tables: int) -> list[Scenario
         Scenario(name="postgresql-lineitem", title=f"PostgreSQL, `lineitem` of TPC-H, scale {scale:g}: {sums[0]:,} rows of 16 columns",
                  table="public.lineitem", rivals=(*main_rivals, "polars 2.1 with connectorx", "rivet 0.32.2"), expected=sums, sums=SUMS,
                  levels=("none", "count", "full"), probes=exact, **given),
+        Scenario(name="postgresql-batches", title=f"PostgreSQL, `lineitem` in batches of so many rows: {sums[0]:,} rows of 16 columns",
+                 table="public.lineitem", rivals=(), expected=sums, sums=SUMS, levels=("none",), batches=(2000, 1000, 500, 100), probes=exact, **given),
         Scenario(name="postgresql-orders", title=f"PostgreSQL, `orders`: {orders[0]:,} rows of 9 columns", table="public.orders",
                  rivals=main_rivals, expected=orders, sums=ORDERS_SUMS, levels=("none", "count"), **given),
         Scenario(name="postgresql-wide", title="PostgreSQL, a table of 33 types, 1,000,000 rows",
