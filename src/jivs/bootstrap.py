@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from jivs.backends.catalog.engine import Engine
     from jivs.backends.metrics.folder import MetricsFolder
 
-_LOOKS = 8
+_LOOKS = 4
 """Sources looked at at once, in processes of their own."""
 
-_LONGEST_LIST = 128 << 20
-"""Bytes of a list of a source's tables: some million of them."""
+_LONGEST_LIST = 16 << 20
+"""Bytes of a list of a source's tables: more than a hundred thousand of them."""
 
 _SMALLEST_SPACE = 64 << 20
 _FOR_HEALTH = 2
@@ -342,7 +342,6 @@ def _access(settings: Settings) -> S3Access:
 def _queries(settings: Settings) -> Children:
     """Processes that know no secret: of the environment they get what Python itself needs to start."""
     limits = settings.query
-    inherited = {name: value for name in ("LD_LIBRARY_PATH", "PYTHONHOME") if (value := variable(name))}
     return ChildProcesses(
         "jivs.api.query_child",
         what="query",
@@ -350,8 +349,14 @@ def _queries(settings: Settings) -> Children:
         seconds=limits.seconds,
         concurrent=limits.concurrent,
         fixed={"memory": limits.memory, "rows": limits.rows},
-        environment={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        environment=_bare("LD_LIBRARY_PATH", "PYTHONHOME"),
     )
+
+
+def _bare(*names: str) -> dict[str, str]:
+    """An environment with these variables of ours, and what Python needs to find the same packages."""
+    kept = {name: value for name in names if (value := variable(name))}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _verifications(settings: Settings) -> Children:
@@ -375,7 +380,7 @@ def _looks(settings: Settings) -> Children:
         seconds=settings.requests.looking,
         concurrent=_LOOKS,
         fixed={},
-        environment=None,
+        environment=_bare("HOME", "LD_LIBRARY_PATH", "PYTHONHOME", "SSL_CERT_FILE", "SSL_CERT_DIR"),
         longest=_LONGEST_LIST,
     )
 

@@ -202,7 +202,7 @@ class Requests(BaseModel):
         "0: no limit.",
     )
     connecting: int = Field(
-        default=4, ge=1, le=8, description="Sources that one user tries at once; more are told to come back."
+        default=2, ge=1, le=4, description="Sources that one user tries at once; more are told to come back."
     )
     looking: int = Field(
         default=60,

@@ -14,10 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jivs.testing.servers import wait_for
 from jivs.testing.service import ServiceProcess
 
 Behaviour = Callable[[socket.socket], None]
 LOOKING = 4
+OWN = "the-operators-own-password"
 
 
 def message(kind: bytes, body: bytes = b"") -> bytes:
@@ -52,6 +54,36 @@ def one_value(connection: socket.socket) -> None:
         time.sleep(0.001)
 
 
+def nonsense(connection: socket.socket) -> None:
+    """An error that no query of ours can cause, again and again."""
+    with suppress(OSError):
+        while True:
+            connection.sendall(message(b"E", b"SERROR\0VERROR\0C22012\0Mdivision by zero\0\0") + READY)
+            if not connection.recv(1 << 16):
+                return
+
+
+@contextmanager
+def asking() -> Iterator[tuple[int, list[bytes]]]:
+    """A server that asks for the password in clear text. Its port, and the passwords that it got."""
+    got: list[bytes] = []
+
+    def listen() -> None:
+        with suppress(OSError):
+            while True:
+                connection = server.accept()[0]
+                with connection, suppress(OSError):
+                    if connection.recv(8)[4:] == struct.pack(">I", 80877103):
+                        connection.sendall(b"N")
+                    connection.recv(1 << 16)
+                    connection.sendall(message(b"R", struct.pack(">I", 3)))
+                    got.append(connection.recv(1 << 16))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=listen, daemon=True).start()
+        yield server.getsockname()[1], got
+
+
 @contextmanager
 def hostile(behave: Behaviour) -> Iterator[int]:
     """A server that lets everybody in, and answers the first query as it likes. Its port."""
@@ -79,7 +111,10 @@ def hostile(behave: Behaviour) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    given = {"JIVS_REQUESTS__LOOKING": str(LOOKING), "JIVS_FILE_ROOTS": "/"}
+    home = tmp_path_factory.mktemp("home")
+    (home / ".pgpass").write_text(f"*:*:*:*:{OWN}-of-the-file\n")
+    (home / ".pgpass").chmod(0o600)
+    given = {"JIVS_REQUESTS__LOOKING": str(LOOKING), "JIVS_FILE_ROOTS": "/", "HOME": str(home), "PGPASSWORD": OWN}
     with ServiceProcess(tmp_path_factory.mktemp("looks"), **given, workers=False) as service, service.client() as client:
         yield client
 
@@ -92,11 +127,63 @@ def test_a_source_that_never_ends_is_left(api: httpx.Client, behave: Behaviour) 
         began = time.monotonic()
         tried = api.post(f"{made}/test").json()
         assert tried["success"] is False, tried
-        assert any(found in tried["message"] for found in ("look at the source", "512 MiB", "allocate memory")), tried
+        assert any(found in tried["message"] for found in ("look at the source", "256 MiB", "allocate memory")), tried
         listed = api.get(f"{made}/tables")
         assert listed.status_code == (503 if "allocate" in tried["message"] else 422), listed.text
         assert time.monotonic() - began < 2 * LOOKING + 20
     assert api.get("/actuator/health").json()["status"] == "UP"
+
+
+def test_nothing_of_the_services_own_goes_to_a_source(api: httpx.Client) -> None:
+    """Its password for another server least of all."""
+    with asking() as (port, got):
+        body = {"sourceType": "POSTGRESQL", "connectionConfig": {"url": f"postgresql://u@127.0.0.1:{port}/x"}}
+        assert api.post("/api/v1/extractions/test-connection", json=body).json()["success"] is False
+        body["connectionConfig"] |= {"password": "the-sources-own"}  # type: ignore[operator]
+        api.post("/api/v1/extractions/test-connection", json=body)
+    assert OWN.encode() not in b"".join(got)
+    assert any(b"the-sources-own" in one for one in got)
+
+
+def test_what_is_no_source_is_no_defect_of_ours(api: httpx.Client) -> None:
+    with hostile(nonsense) as port:
+        for name, url in (("long", f"sqlite:////{'a' * 300}.db"), ("nonsense", f"postgresql://u@127.0.0.1:{port}/x")):
+            made = api.post("/api/v1/sources", json={"name": name, "url": url}).headers["Location"]
+            tried = api.post(f"{made}/test").json()
+            assert tried["success"] is False, tried
+            assert tried["message"]
+            assert api.get(f"{made}/tables").status_code in {422, 503}, url
+
+
+def test_a_look_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
+    """Its place is free again, and the service ends when it is told to."""
+    given = {"JIVS_REQUESTS__LOOKING": "300", "JIVS_FILE_ROOTS": "/"}
+    with (
+        ServiceProcess(tmp_path / "state", **given, workers=False) as service,
+        service.client() as client,
+        hostile(notices) as port,
+    ):
+        made = client.post("/api/v1/sources", json={"name": "s", "url": f"postgresql://u@127.0.0.1:{port}/x"})
+        path = f"{made.headers['Location']}/test"
+        for _ in range(2):
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(path, timeout=2)
+        sound = {"sourceType": "FILE", "connectionConfig": {"database": str(tmp_path)}}
+
+        def free() -> bool:
+            return client.post("/api/v1/extractions/test-connection", json=sound).status_code == 200
+
+        wait_for(free, 20)
+        waiting = threading.Thread(target=lambda: suppressed(lambda: client.post(path, timeout=100)))
+        waiting.start()
+        time.sleep(2)
+        assert service.stop() == 0
+        waiting.join()
+
+
+def suppressed(act: Callable[[], object]) -> None:
+    with suppress(httpx.HTTPError):
+        act()
 
 
 def test_what_is_listed_is_what_the_source_has(api: httpx.Client, pg: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -31,6 +32,7 @@ from jivs.backends.catalog.sqlite_upkeep import SqliteUpkeep
 from jivs.backends.catalog.work import SqlWork
 from jivs.backends.children import ChildProcesses
 from jivs.backends.store.local import LocalShelf, LocalStore
+from jivs.domain.registry import SourceDraft
 from jivs.domain.source import Address, Limits
 from jivs.errors import UserError
 from jivs.ports.accounts import Accounts
@@ -335,6 +337,18 @@ del (
     _Files,
     _Upkeep,
 )  # or pytest would run the suites without an adapter
+
+
+def test_a_password_that_stays_is_under_the_key_that_it_was_turned_to(tmp_path: Path) -> None:
+    """Keys are turned between the reading of a source and its change."""
+    engine = sqlite_engine(tmp_path)
+    registry, done = SqlRegistry(engine, FakeClock()), deed("x", "o")
+    draft = SourceDraft(name="s", address=Address(scheme="postgresql", host="h"), max_connections=0)
+    read = registry.add_source(draft, lambda _: "v1.old", done)
+    assert registry.reseal(read.id, "v1.old", "v1.new", done)
+    changed = registry.change_source(read.id, read.version, replace(draft, name="other"), None, done)
+    assert (changed.name, changed.sealed) == ("other", "v1.new")
+    engine.close()
 
 
 def test_servers_do_not_run_as_root(postgres: PostgresServer, maria: MariaServer) -> None:

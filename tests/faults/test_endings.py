@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
+from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,15 +17,17 @@ from jivs import bootstrap
 from jivs.archive import chain, runs
 from jivs.domain.audit import Deed
 from jivs.domain.extraction import ExtractionDraft, Job
-from jivs.domain.plan import Selection
+from jivs.domain.plan import RunPlan, Selection
 from jivs.domain.registry import SourceDraft
-from jivs.domain.run import Command, Run, RunState
-from jivs.errors import FencedError, InterruptedRunError, StoreError
+from jivs.domain.run import Command, Counts, Run, RunState
+from jivs.errors import ConflictError, FencedError, InterruptedRunError, StoreError
 from jivs.operations import runs as operations
 from jivs.operations.execute import Execution
 from jivs.operations.extract import extract
 from jivs.operations.job import ExtractJob, Gate, Lease, Progress
+from jivs.ports.clock import Clock
 from jivs.ports.service import Service
+from jivs.ports.store import Store
 from jivs.settings import Settings
 
 DEED = Deed(actor="test", action="x", object="y")
@@ -96,12 +101,93 @@ def test_a_worker_that_dies_when_it_has_published(scene: Scene) -> None:
     assert scene.manifests(run) == [run.id]
 
 
+def test_an_error_behind_the_manifest_undoes_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(chain, "_finish", full)
+    run = scene.start()
+    ended = scene.execute(run)
+    assert (ended.state, ended.counts.rows, ended.counts.partitions_done) == (RunState.COMPLETED, ROWS, 1)
+    assert scene.manifests(run) == [run.id]
+
+
+def test_an_archive_that_cannot_be_asked_leaves_the_end_open(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with one attempt: the run may be published, and here it is."""
+    run = scene.start()
+    extract(scene.service.app, scene.job(run), Progress())
+    scene.die()
+    with monkeypatch.context() as away:
+
+        def silent(_: object) -> list[int]:
+            raise StoreError("the store is away")
+
+        away.setattr(chain, "numbers", silent)
+        left = scene.execute(scene.claim())
+        assert (left.state, left.message) == (RunState.PENDING, "the store is away")
+        with pytest.raises(StoreError, match="is away"):
+            operations.command(scene.service, "test", scene.extraction, Command.STOP)
+    with pytest.raises(ConflictError, match="is published"):
+        operations.command(scene.service, "test", scene.extraction, Command.STOP)
+    ends = time.monotonic() + 10
+    while (claimed := scene.service.work().claim(scene.service.app.owner, 60)) is None:
+        assert time.monotonic() < ends
+    assert scene.execute(claimed).state is RunState.COMPLETED
+
+
+def test_damage_of_an_old_manifest_is_no_failure_of_the_run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "_CLOCKS_DIFFER", timedelta(0))
+    for _ in range(2):
+        assert scene.execute(scene.start()).state is RunState.COMPLETED
+    run = scene.start()
+    damaged = Path(run.archive) / "manifests" / "00000001.json"
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"{")
+    assert scene.execute(run).state is RunState.COMPLETED
+    assert chain.load(scene.service.app.store(run.archive), 3).manifest.run_id == run.id
+
+
+def test_what_was_counted_stays_when_a_run_is_found_published(scene: Scene) -> None:
+    with closing(sqlite3.connect(scene.database)) as lite, lite:
+        lite.execute("create table q (v integer)")
+        lite.executemany("insert into q values (?)", [(1,), ("nope",)])
+    run = scene.start()
+    outcome = extract(scene.service.app, scene.job(run), Progress())
+    counts = Counts(rows=1, bytes=999, partitions=2, partitions_done=1)
+    assert scene.service.work().keep(run.id, run.epoch, 60, counts, "publish") is not None
+    scene.die()
+    ended = scene.execute(scene.claim()).counts
+    rows, values = (sum(getattr(one, name) for one in outcome.tables) for name in ("archived", "quarantined_values"))
+    assert ended == Counts(rows=rows, bytes=999, quarantined_values=values, partitions=2, partitions_done=2)
+
+
+def test_a_plan_of_a_worker_that_was_frozen_costs_an_attempt(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It woke, and wrote its plan down between the look and the plan of the one who had taken over."""
+    given = scene.service.extractions().get(scene.extraction)
+    assert given is not None
+    draft = ExtractionDraft(name="x", source_id=given.source_id, job=Job(archive="x", attempts=2))
+    scene.service.extractions().change(given.id, given.version, draft, DEED)
+    begin = runs.begin
+
+    def after_another(store: Store, clock: Clock, plan: RunPlan, owner: str) -> None:
+        begin(store, clock, plan, "frozen")
+        begin(store, clock, plan, owner)
+
+    run = scene.start()
+    with monkeypatch.context() as frozen:
+        frozen.setattr(runs, "begin", after_another)
+        left = scene.execute(run)
+    assert (left.state, left.stalled) == (RunState.PENDING, 1), left.message
+    scene.service.clock.sleep(1.5)
+    assert scene.execute(scene.claim()).state is RunState.COMPLETED
+
+
 def test_a_worker_that_dies_too_often(scene: Scene) -> None:
     run = scene.start()
     scene.die()
     ended = scene.execute(scene.claim())
     assert ended.state is RunState.FAILED
-    assert "Its worker ended 1 times without a word" in ended.message
+    assert "It broke off 1 times" in ended.message
     assert scene.manifests(run) == []
 
 

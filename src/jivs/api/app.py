@@ -56,6 +56,7 @@ def create(service: Service, *, origins: list[str], rates: Rates | None = None) 
         separate_input_output_schemas=False,
         generate_unique_id_function=document.operation_id,
     )
+    app.state.waiting = set()
     app.state.hub = events.Hub(service)
     prepare(app, service, Health(service), trusted=False, rates=rates)
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(known_parameters)])

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, Field
 
-from jivs.api.deps import LARGEST, AuditorDep, Count, Id, Model, ServiceDep
+from jivs.api.deps import LARGEST, AuditorDep, Count, GoneDep, Id, Model, ServiceDep
 from jivs.api.document import fails
 from jivs.domain.audit import End, Wanted
+from jivs.errors import TooManyError
 from jivs.operations import users
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 
+_VERIFYING = threading.BoundedSemaphore(1)
+"""All of the trail is read and hashed here, beside other requests."""
+
+_SECONDS = 300
+_BACK = 5
 _PLAIN = r"^[^\x00-\x1f\x7f]*$"
 
 
@@ -88,7 +96,14 @@ def list_audit_entries(
 
 
 @router.post("/verify", responses=fails(409))
-def verify_audit_trail(service: ServiceDep, _: AuditorDep, noted: Noted | None = None) -> Trail:
+def verify_audit_trail(service: ServiceDep, _: AuditorDep, left: GoneDep, noted: Noted | None = None) -> Trail:
     """Prove that nothing in the trail was changed, removed or added later, nor cut off behind what was noted."""
-    end = users.verify_trail(service, End(entries=noted.entries, hash=noted.hash) if noted else None)
+    if not _VERIFYING.acquire(blocking=False):
+        raise TooManyError("Somebody is verifying the trail: try again in a moment.", seconds=_BACK)
+    try:
+        until = time.monotonic() + _SECONDS
+        earlier = End(entries=noted.entries, hash=noted.hash) if noted else None
+        end = users.verify_trail(service, earlier, lambda: left.is_set() or time.monotonic() > until)
+    finally:
+        _VERIFYING.release()
     return Trail(entries=end.entries, hash=end.hash)

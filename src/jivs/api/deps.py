@@ -155,8 +155,10 @@ AdminDep = Annotated[Caller, Security(may(Right.ADMINISTER), scopes=[Right.ADMIN
 
 
 async def gone(request: Request) -> AsyncIterator[Event]:
-    """Set when the client has left: work that only it waits for can end."""
+    """Set when the client has left, or the service ends: work that only it waits for can end."""
     left = Event()
+    waiting: set[Event] = request.app.state.waiting
+    waiting.add(left)
 
     async def listen() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -168,6 +170,7 @@ async def gone(request: Request) -> AsyncIterator[Event]:
         yield left
     finally:
         listening.cancel()
+        waiting.discard(left)
 
 
 GoneDep = Annotated[Event, Depends(gone)]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field, model_validator
 
 from jivs.api.connections import ConnectionConfig, SourceType, address
-from jivs.api.deps import LARGEST, Count, Given, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.deps import LARGEST, Count, Given, GoneDep, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
 from jivs.api.paging import Part, part_in
@@ -254,15 +254,15 @@ def add_extraction(service: ServiceDep, worker: WorkerDep, body: ExtractionIn) -
 
 
 @router.post("/test-connection", responses=fails(404, 409))
-def try_connection(service: ServiceDep, _: WorkerDep, __: ConnectingDep, body: TestedConnection) -> Tried:
+def try_connection(service: ServiceDep, _: WorkerDep, __: ConnectingDep, left: GoneDep, body: TestedConnection) -> Tried:
     """Connect, and say what answered."""
     if body.source_id is not None:
-        return tried(sources.try_kept(service, body.source_id))
+        return tried(sources.try_kept(service, body.source_id, left))
     if body.source_type is None or body.connection_config is None:
         raise UsageError("Give either sourceId, or sourceType and connectionConfig.")
     where = address(body.source_type, body.connection_config)
     service.app.connector(where)  # of a kind that is there
-    return tried(sources.try_address(service, where))
+    return tried(sources.try_address(service, where, left))
 
 
 @router.post("/bulk")

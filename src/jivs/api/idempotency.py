@@ -81,7 +81,8 @@ async def _identity(service: Service, request: Request, key: str) -> tuple[User,
         raise UnauthenticatedError("Log in first.")
     user, _claims = await run_in_threadpool(users.authenticate, service, token)
     said = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode() + await request.body())
-    return user, hashlib.sha256(f"{user.id}\n{key}".encode()).hexdigest(), said.hexdigest()
+    digest = service.tokens.digest(said.hexdigest())  # keyed: the body may have a password that somebody could guess
+    return user, hashlib.sha256(f"{user.id}\n{key}".encode()).hexdigest(), digest
 
 
 def _again(before: Replayed, digest: str) -> Response:

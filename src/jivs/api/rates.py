@@ -17,7 +17,7 @@ from jivs.errors import TooManyError
 BURST_SECONDS = 10
 """Requests of so many seconds may come at once."""
 
-_ALL = 8
+_ALL = 4
 """Sources looked at at once for all users: each has a process of its own, and one of the threads that serve requests."""
 
 

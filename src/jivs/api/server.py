@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import threading
@@ -55,10 +56,21 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self._listening = listening
+        self._app, self._graceful = app, graceful
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is in progress; what processes still do for somebody shortly before the end, ends."""
+        asyncio.get_running_loop().call_later(0.75 * self._graceful, self._end_waiting)
+        await super().shutdown(sockets)
+        self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        for left in list(getattr(self._app.state, "waiting", ())):
+            left.set()
 
 
 def run(

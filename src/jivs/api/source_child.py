@@ -1,7 +1,8 @@
 """``python -m jivs.api.source_child``: a source looked at by a process of its own, which can be ended at any time.
 
 What a source answers is not ours to choose: notices without end, a version of gigabytes, a packet that never ends. The job
-comes on standard input, the password in it: the address, checked and pinned, and whether to list its tables.
+comes on standard input, the password in it: the address, checked and pinned, and whether to list its tables. Nothing of the
+service's own is in its environment.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Any
 from jivs import bootstrap, settings
 from jivs.api import cage
 from jivs.domain.source import Address, Secret
-from jivs.errors import JivsError, OverLimitError
+from jivs.errors import FatalError, JivsError, OverLimitError, UnreachableError
 from jivs.operations import sources
 
-_MEMORY = 512 << 20
+_MEMORY = 256 << 20
 _WRITTEN = 64 << 20
 _THREADS = 4
+_LONGEST = 200
 
 
 def main() -> int:
@@ -27,13 +29,21 @@ def main() -> int:
     job = json.load(sys.stdin.buffer)
     cage.limit(seconds=job["seconds"], threads=_THREADS, memory=_MEMORY, written=_WRITTEN)
     try:
-        said = _run(job)
-    except JivsError as error:
-        said = {"error": [type(error).__name__, error.message]}
+        said = json.dumps(_run(job))
     except MemoryError:
-        said = {"error": [OverLimitError.__name__, f"The source answered with more than fits into {_MEMORY >> 20} MiB."]}
-    json.dump(said, sys.stdout)
+        said = _error(OverLimitError(f"The source answered with more than fits into {_MEMORY >> 20} MiB."))
+    except FatalError as error:
+        said = _error(UnreachableError(error.message))
+    except JivsError as error:
+        said = _error(error)
+    except Exception as error:  # whatever a server sends that is none is no defect of ours
+        said = _error(UnreachableError(f"What answered is no such source as it should be ({type(error).__name__})."))
+    sys.stdout.write(said)
     return 0
+
+
+def _error(error: JivsError) -> str:
+    return json.dumps({"error": [type(error).__name__, error.message]})
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +53,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         if job["tables"]:
             return {"tables": [sources.listed(one) for one in session.tables()]}
         server = session.ping()
-        return {"product": server.product, "version": server.version}
+        return {"product": server.product[:_LONGEST], "version": server.version[:_LONGEST]}
 
 
 if __name__ == "__main__":

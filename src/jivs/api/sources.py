@@ -14,6 +14,7 @@ from jivs.api.deps import (
     Count,
     Estimate,
     Given,
+    GoneDep,
     Hidden,
     Id,
     Model,
@@ -197,13 +198,15 @@ def turn_keys(service: ServiceDep, admin: AdminDep) -> Turned:
 
 
 @router.post("/{source_id:id}/test", responses=fails(409))
-def try_source(service: ServiceDep, _: WorkerDep, __: ConnectingDep, source_id: Id) -> Tried:
+def try_source(service: ServiceDep, _: WorkerDep, __: ConnectingDep, left: GoneDep, source_id: Id) -> Tried:
     """Connect, and say what answered."""
-    return tried(sources.try_kept(service, source_id))
+    return tried(sources.try_kept(service, source_id, left))
 
 
 @router.get("/{source_id:id}/tables", responses=fails(409))
-def list_source_tables(service: ServiceDep, _: WorkerDep, __: ConnectingDep, source_id: Id) -> list[SourceTable]:
+def list_source_tables(
+    service: ServiceDep, _: WorkerDep, __: ConnectingDep, left: GoneDep, source_id: Id
+) -> list[SourceTable]:
     """What the source has."""
     return [
         SourceTable(
@@ -213,5 +216,5 @@ def list_source_tables(service: ServiceDep, _: WorkerDep, __: ConnectingDep, sou
             estimated_rows=listing.estimated_rows,
             estimated_bytes=listing.estimated_bytes,
         )
-        for listing in sources.tables(service, source_id)
+        for listing in sources.tables(service, source_id, left)
     ]

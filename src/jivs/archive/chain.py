@@ -16,7 +16,7 @@ from jivs.archive.parallel import each
 from jivs.archive.writer import file_ref
 from jivs.domain.archive import FORMAT_VERSION, Manifest, TableState
 from jivs.domain.schema import TableName
-from jivs.errors import AlreadyExistsError, ArchiveFormatError, ConflictError, DamagedError, FatalError
+from jivs.errors import AlreadyExistsError, ArchiveFormatError, DamagedError, FatalError, TransientError
 from jivs.ports.clock import Clock, stamp
 from jivs.ports.store import Store
 
@@ -153,7 +153,7 @@ def publish(
         link = Link(manifest=manifest, sha256=hashlib.sha256(raw).hexdigest())
         _finish(store, link, pause)
         return Published(link=link, overtaken=overtaken)
-    raise ConflictError(f"{store.address}: {_TRIES} other runs published at the same time; try again with --resume.")
+    raise TransientError(f"{store.address}: {_TRIES} other runs published at the same time; try again with --resume.")
 
 
 def repair(store: Store) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
+
+_LONGEST_NAME = 63
+_CERTIFICATES_ARE_CHOSEN = 160_000
+"""The libpq that knows ``sslcertmode``."""
 
 
 class Options(BaseModel):
@@ -18,3 +25,24 @@ class Options(BaseModel):
     application_name: str = Field("jivs", description="Name shown in pg_stat_activity.")
     statement_timeout: int = Field(0, ge=0, description="Longest statement in ms; 0: no limit. A COPY is a statement.")
     lock_timeout: int = Field(10_000, ge=1, description="Longest wait for a table's lock in ms.")
+
+    def given(self, run: str, *, theirs: bool) -> dict[str, Any]:
+        """Parameters of a connection. ``theirs``: whoever named the server is not who runs this program, whose own
+        passwords, certificates and options (``PG*`` variables, ``~/.pgpass``, ``~/.postgresql``) the server must not get.
+        """
+        out = {key: value for key, value in self.model_dump().items() if value != "" and not key.endswith("_timeout")}
+        out["application_name"] = self.name(run)
+        if theirs:
+            out |= {"passfile": os.devnull, "options": ""}
+            from psycopg import pq
+
+            if not self.sslcert and pq.version() >= _CERTIFICATES_ARE_CHOSEN:
+                out["sslcertmode"] = "disable"
+        return out
+
+    def name(self, run: str) -> str:
+        """The application's name with a run's id behind it, which is whole in the 63 bytes that PostgreSQL keeps."""
+        if not run:
+            return self.application_name
+        kept = self.application_name.encode()[: _LONGEST_NAME - len(run) - 1].decode(errors="ignore")
+        return f"{kept} {run}"

@@ -97,8 +97,7 @@ class _Session(OneByOne):
         import psycopg
 
         address, options = self._address, self._options
-        given = {key: value for key, value in options.model_dump().items() if value != "" and not key.endswith("_timeout")}
-        given["application_name"] = f"{options.application_name} {self._request.run}".rstrip()
+        given = options.given(self._request.run, theirs=bool(address.pinned))
         try:
             connection = psycopg.connect(
                 host=address.host or None,
@@ -106,7 +105,7 @@ class _Session(OneByOne):
                 port=address.port,
                 dbname=address.database or None,
                 user=address.username or None,
-                password=address.password.reveal() or None,
+                password=address.password.reveal() or ("" if address.pinned else None),
                 connect_timeout=options.connect_timeout,
                 client_encoding="UTF8",
                 autocommit=True,

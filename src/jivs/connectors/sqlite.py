@@ -109,7 +109,11 @@ class _Session(OneByOne):
         return f"file:{url_quote(str(self._path))}?mode=ro"
 
     def _connect(self) -> sqlite3.Connection:
-        if not self._path.is_file():
+        try:
+            there = self._path.is_file()
+        except OSError:  # a name that is too long
+            there = False
+        if not there:
             raise UsageError(f"There is no SQLite file {self._path}. Check the path; sqlite:////absolute has four slashes.")
         place = Place(self._path, self._address.roots)
         with self._clear_errors():

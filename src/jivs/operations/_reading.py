@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import pyarrow as pa
-
 from jivs import logs
 from jivs.archive import runs
 from jivs.archive.reader import batches, quarantined_cells
@@ -491,10 +489,9 @@ def table_state(plan: TablePlan, run: RunPlan, parts: list[Part], proof: Proof |
 
 
 def _disk_error(store: Store, error: OSError) -> JivsError:
-    if isinstance(error, pa.ArrowException) and error.errno is None:
-        return StoreError(f"Writing to {store.spool} failed: {error}. Check the disk, then go on with --resume.")
+    place = getattr(error, "filename", None) or f"the files on their way to {store.address}"
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return StoreError("Too many files are open: raise the limit (ulimit -n), then go on with --resume.")
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StoreError(f"The disk of {store.spool} is full: free some space, then go on with --resume.")
-    return StoreError(f"Writing to {store.spool} failed: {error.strerror}. Check the disk, then go on with --resume.")
+        return StoreError(f"The disk of {place} is full: free some space, then go on with --resume.")
+    return StoreError(f"Writing {place} failed: {error.strerror or error}. Check the disk, then go on with --resume.")

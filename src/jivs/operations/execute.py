@@ -6,23 +6,22 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 from random import SystemRandom
 
 from jivs import logs
-from jivs.archive import chain
 from jivs.archive import runs as records
 from jivs.domain.extraction import Job
 from jivs.domain.plan import RunPlan
 from jivs.domain.run import Counts, Order, Run, RunState, stalled
 from jivs.domain.schema import TableName
-from jivs.errors import FencedError, JivsError, TransientError
+from jivs.errors import AlreadyExistsError, FatalError, FencedError, JivsError, TransientError
 from jivs.operations import _guard, sources
 from jivs.operations.extract import extract
 from jivs.operations.job import ExtractJob, Gate, Lease, Outcome, Progress, Room
+from jivs.operations.runs import published
 from jivs.ports.cache import CacheName
-from jivs.ports.clock import stamp
 from jivs.ports.service import Service
 from jivs.ports.work import Kept
 from jivs.transfer.throttle import SharedThrottle
@@ -35,7 +34,6 @@ LETTING_GO_SECONDS = 1.0
 
 _BEAT_SECONDS = 1.0
 _LONGEST_WAIT = 300.0
-_CLOCKS_DIFFER = timedelta(days=1)
 _LOG = logging.getLogger(__name__)
 
 
@@ -54,7 +52,7 @@ class _Telling(Progress):
     """Counts what a run does and collects what it says, until the keeper passes it on."""
 
     service: Service
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts
     stage: str = "starting"
     lines: list[tuple[datetime, str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -74,7 +72,8 @@ class _Telling(Progress):
 
     def planned(self, plan: RunPlan, resumed: int) -> None:
         self.stage = "reading"
-        self._count(partitions=len(plan.partitions), partitions_done=resumed)
+        with self.lock:
+            self.counts = Counts(partitions=len(plan.partitions), partitions_done=resumed)
         again = f", {resumed} of them finished before" if resumed else ""
         self.say("INFO", f"{len(plan.tables)} tables in {len(plan.partitions)} partitions{again}.")
 
@@ -108,7 +107,8 @@ class Execution:
         self._taken = run.connections
         self._most = self._readers() + 1
         self._why: Why | None = None
-        self._telling = _Telling(service)
+        self._telling = _Telling(service, run.counts)  # until it is planned, what an earlier worker did
+        self._given_up = False
         self._ended = threading.Event()
         self._renewed = service.clock.monotonic()
 
@@ -147,14 +147,28 @@ class Execution:
     def _work(self) -> tuple[RunState, str, float]:
         """What it came to: a state, a sentence, and when to try again. Raises FencedError."""
         try:
-            return self._published() or self._given_up() or self._ended_as(self._extract())
+            return self._published() or self._told_before() or self._too_often() or self._ended_as(self._extract())
         except FencedError:
             raise
         except JivsError as error:
-            return self._interrupted() if self._why is not None else self._failed(error)
+            return self._after(error)
         except Exception as error:
             _LOG.exception("Run %s failed", self._run.id)
-            return RunState.FAILED, f"A defect of JiVS ({type(error).__name__}) ended the run: see the workers' log.", 0.0
+            defect = FatalError(f"A defect of JiVS ({type(error).__name__}) ended the run: see the workers' log.")
+            return self._after(defect)
+
+    def _after(self, error: JivsError) -> tuple[RunState, str, float]:
+        """What it came to when something kept it from its end: the manifest may be there all the same."""
+        try:
+            if published := self._published():
+                return published
+        except TransientError as silent:  # nobody can say how it ended before the archive can be read
+            if self._why is None or self._why is Why.TIMEOUT:
+                self._telling.say("WARN", f"{silent.message} Whether the run is published cannot be told before.")
+                return RunState.PENDING, silent.message, self._soon(max(1, self._run.stalled))
+        except JivsError as damaged:
+            error = damaged if self._why is None else error
+        return self._interrupted() if self._why is not None else self._failed(error)
 
     def _extract(self) -> Outcome:
         service, job = self._service, self._job
@@ -198,26 +212,36 @@ class Execution:
         """How the run ended, if it is published and the catalog does not know: its worker ended before it could say so, or
         the catalog was restored from a backup.
         """
-        store = self._service.app.store(self._run.archive)
-        for number in reversed(chain.numbers(store)):
-            manifest = chain.load(store, number).manifest
-            if manifest.created < stamp(self._run.created_at - _CLOCKS_DIFFER):
-                return None
-            if manifest.run_id == self._run.id:
-                mine = [table for table in manifest.tables if table.run_id == self._run.id]
-                self._telling.counts = replace(self._telling.counts, rows=sum(table.rows for table in mine))
-                if manifest.failed:
-                    return RunState.INCOMPLETE, "; ".join(f"{one['table']}: {one['reason']}" for one in manifest.failed), 0.0
-                return RunState.COMPLETED, "", 0.0
-        return None
+        manifest = published(self._service.app, self._run)
+        if manifest is None:
+            return None
+        mine = [table for table in manifest.tables if table.run_id == self._run.id]
+        counts = self._telling.counts
+        self._telling.counts = replace(
+            counts,
+            rows=sum(table.rows for table in mine),
+            quarantined_rows=sum(table.rows_quarantined for table in mine),
+            quarantined_values=sum(table.values_quarantined for table in mine),
+            partitions_done=counts.partitions,
+        )
+        if manifest.failed:
+            return RunState.INCOMPLETE, "; ".join(f"{one['table']}: {one['reason']}" for one in manifest.failed), 0.0
+        return RunState.COMPLETED, "", 0.0
 
-    def _given_up(self) -> tuple[RunState, str, float] | None:
+    def _told_before(self) -> tuple[RunState, str, float] | None:
+        """Whether it was to stop before this worker had it."""
+        if self._run.order is not Order.CANCEL:
+            return None
+        self._given_up = True
+        return RunState.CANCELLED, "", 0.0
+
+    def _too_often(self) -> tuple[RunState, str, float] | None:
         """Whether its workers ended too often."""
         if self._run.stalled < self._job.attempts:
             return None
-        self._abandon()
-        times = f"{self._run.stalled} times without a word, and nothing got done in between"
-        return RunState.FAILED, f"Its worker ended {times}: out of memory? See the workers' log.", 0.0
+        self._given_up = True
+        times = f"{self._run.stalled} times, and nothing got done in between"
+        return RunState.FAILED, f"It broke off {times}: out of memory? See its log, and the workers'.", 0.0
 
     def _ended_as(self, outcome: Outcome) -> tuple[RunState, str, float]:
         for table in outcome.tables:
@@ -235,25 +259,30 @@ class Execution:
 
     def _failed(self, error: JivsError) -> tuple[RunState, str, float]:
         _LOG.info("Run %s: %s %s", self._run.id, error.message, error.detail)
-        if not isinstance(error, TransientError):
+        if not isinstance(error, (TransientError, AlreadyExistsError)):  # the latter: of a worker that was frozen, and woke
             return RunState.FAILED, error.message, 0.0
         failed = stalled(self._run, self._telling.counts.partitions_done)
         if failed >= self._job.attempts:
-            self._abandon()
+            self._given_up = True
             return RunState.FAILED, f"{error.message} Tried {self._job.attempts} times.", 0.0
-        wait = min(_LONGEST_WAIT, 2.0 ** (failed - 1)) * SystemRandom().uniform(0.75, 1.25)
-        self._telling.say("WARN", f"{error.message} Trying again in {wait:.0f} s.")
-        return RunState.PENDING, error.message, self._service.clock.now().timestamp() + wait
+        self._telling.say("WARN", error.message)
+        return RunState.PENDING, error.message, self._soon(failed)
+
+    def _soon(self, failed: int) -> float:
+        """When to try again, after so many failures in a row."""
+        wait = min(_LONGEST_WAIT, 2.0 ** min(failed - 1, 20)) * SystemRandom().uniform(0.75, 1.25)
+        self._telling.say("INFO", f"Trying again in {wait:.0f} s.")
+        return self._service.clock.now().timestamp() + wait
 
     def _interrupted(self) -> tuple[RunState, str, float]:
         match self._why:
             case Why.CANCELLED:
-                self._abandon()
+                self._given_up = True
                 return RunState.CANCELLED, "", 0.0
             case Why.PAUSED:
                 return RunState.PAUSED, "", 0.0
             case Why.TIMEOUT:
-                self._abandon()
+                self._given_up = True
                 return RunState.FAILED, f"It took longer than its timeout of {self._job.timeout_seconds} s.", 0.0
             case Why.SILENT:
                 raise FencedError(f"Run {self._run.id}: {Why.SILENT.value}.")
@@ -278,6 +307,8 @@ class Execution:
         except JivsError as error:  # whoever takes it over finds it published, or goes on with it
             _LOG.warning("Run %s is %s, which the catalog could not be told: %s", run.id, state.value, error.message)
             return None
+        if self._given_up and state.ended:
+            self._abandon()
         self._service.cache.drop(CacheName.EXTRACTION_STATS, str(run.extraction_id))
         return state
 

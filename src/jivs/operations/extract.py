@@ -108,6 +108,7 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
     with closing(open_session(app, job, opened)) as session, app.metrics.source_pool(opened.label, session.connections):
         if job.room is not None:
             job.room.fit(session.resize)
+        _require(app, job.lease)  # who looks at the source first, ends what an earlier worker has open there
         server = session.ping()
         listings = session.tables()
         chosen = choose(listings, job.selection)
@@ -140,8 +141,8 @@ def extract(app: App, job: ExtractJob, progress: Progress, pause: Callable[[str]
     pause("before sweep")
     try:
         runs.sweep(store, app.clock, app.gone)
-    except StoreError as error:  # the run is published, whatever is left lying about: the next sweep removes it
-        progress.warned(f"What earlier runs left behind could not be removed: {error.message}")
+    except (JivsError, OSError) as error:  # the run is published, whatever is left lying about: the next sweep removes it
+        progress.warned(f"What earlier runs left behind could not be removed: {getattr(error, 'message', error)}")
     return replace(outcome, seconds=app.clock.monotonic() - began)
 
 
@@ -222,6 +223,7 @@ def _recorded(app: App, store: Store, opened: Opened, work: planning.Resumed, le
     catalog = app.catalog()
     plan_ = work.plan
     epoch = lease.epoch if lease is not None else _claimed(app, store, opened, plan_)
+    _require(app, lease)
     catalog.drop_steps(
         plan_.run_id,
         [step.partition for step in catalog.steps(plan_.run_id) if step.partition not in work.parts],
@@ -243,6 +245,12 @@ def _recorded(app: App, store: Store, opened: Opened, work: planning.Resumed, le
             catalog.transition(plan_.run_id, epoch, RunState.FAILED, error.message)
         runs.abandon(store, plan_.run_id)
         raise
+
+
+def _require(app: App, lease: Lease | None) -> None:
+    """Raises FencedError if the run has another owner now."""
+    if lease is not None and not app.catalog().renew_run(lease.run_id, lease.epoch, lease.seconds):
+        raise FencedError(f"Run {lease.run_id} has another owner now.")
 
 
 def _claimed(app: App, store: Store, opened: Opened, plan_: RunPlan) -> int:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 
+from jivs.archive import chain
 from jivs.archive import runs as records
+from jivs.domain.archive import Manifest
 from jivs.domain.audit import Deed
 from jivs.domain.run import Command, Run, RunState
 from jivs.errors import ConflictError, NotFoundError, StoreError
 from jivs.operations import extractions
 from jivs.operations._run_id import new_run_id
+from jivs.ports.app import App
 from jivs.ports.cache import CacheName
+from jivs.ports.clock import stamp
 from jivs.ports.service import Service
+
+_CLOCKS_DIFFER = timedelta(days=1)
 
 
 def start(service: Service, actor: str, extraction_id: int) -> Run:
@@ -36,6 +43,8 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
     run = next((found[0] for found in oldest if found), None)
     if run is None:
         raise ConflictError(f"Extraction {extraction_id} has no run that has not ended: there is nothing to {wanted.value}.")
+    if wanted is Command.STOP and run.state is not RunState.RUNNING and run.started_at and published(service.app, run):
+        raise ConflictError(f"Run {run.id} is published: a worker finds it so, and ends it. There is nothing to stop.")
     deed = Deed(actor=actor, action=f"run.{wanted.value}", object=f"extraction:{extraction.name}", detail={"run": run.id})
     changed = service.work().command(run.id, wanted, deed)
     service.cache.drop(CacheName.EXTRACTION_STATS, str(extraction_id))
@@ -45,6 +54,18 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
         with suppress(StoreError):  # the next sweep removes them
             records.abandon(service.app.store(run.archive), run.id)
     return changed
+
+
+def published(app: App, run: Run) -> Manifest | None:
+    """The manifest with which the run published what it read, if it has. Raises StoreError, DamagedError."""
+    store = app.store(run.archive)
+    for number in reversed(chain.numbers(store)):
+        manifest = chain.load(store, number).manifest
+        if manifest.created < stamp(run.created_at - _CLOCKS_DIFFER):
+            return None
+        if manifest.run_id == run.id:
+            return manifest
+    return None
 
 
 def get(service: Service, extraction_id: int, run_id: str) -> Run:

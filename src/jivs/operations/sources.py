@@ -66,7 +66,7 @@ def change(service: Service, actor: str, source_id: int, version: int, draft: So
         source_id,
         version,
         replace(draft, address=without_password(new)),
-        old.sealed if keep_password else sealed,
+        None if keep_password else sealed,
         deed,
     )
     service.cache.drop(CacheName.DATASOURCES, str(source_id))
@@ -88,16 +88,16 @@ def get(service: Service, source_id: int) -> Source:
     return source
 
 
-def try_kept(service: Service, source_id: int) -> Answer:
-    """Connect to a source that is kept, and say what answered."""
+def try_kept(service: Service, source_id: int, gone: Event) -> Answer:
+    """Connect to a source that is kept, and say what answered. Setting ``gone`` ends it."""
     source = get(service, source_id)
-    return try_address(service, opened(service, source))
+    return try_address(service, opened(service, source), gone)
 
 
-def try_address(service: Service, address: Address) -> Answer:
+def try_address(service: Service, address: Address, gone: Event) -> Answer:
     """Connect, and say what answered; why not, where nothing did. Raises ForbiddenError for what is not allowed."""
     try:
-        said = _looked_at(service, address)
+        said = _looked_at(service, address, gone)
         return Answer(server=ServerInfo(product=said["product"], version=said["version"]))
     except (ForbiddenError, TooManyError):
         raise
@@ -105,9 +105,9 @@ def try_address(service: Service, address: Address) -> Answer:
         return Answer(server=None, error=error.message)
 
 
-def tables(service: Service, source_id: int) -> list[Listing]:
+def tables(service: Service, source_id: int, gone: Event) -> list[Listing]:
     """What a source has."""
-    said = _looked_at(service, opened(service, get(service, source_id)), tables=True)
+    said = _looked_at(service, opened(service, get(service, source_id)), gone, tables=True)
     return [
         Listing(
             name=TableName(schema=one["schema"], name=one["name"]),
@@ -130,12 +130,12 @@ def listed(listing: Listing) -> dict[str, str | int]:
     }
 
 
-def _looked_at(service: Service, address: Address, *, tables: bool = False) -> dict[str, Any]:
+def _looked_at(service: Service, address: Address, gone: Event, *, tables: bool = False) -> dict[str, Any]:
     """What a process of its own found there. The address is checked here, where the operator's limits are."""
     address = _guard.checked(service.guard, address)
     job = {name: getattr(address, name) for name in (one.name for one in fields(address))}
     job |= {"password": address.password.reveal()}
-    return service.looks.run({"address": job, "tables": tables}, Event())
+    return service.looks.run({"address": job, "tables": tables}, gone)
 
 
 def session(app: App, address: Address) -> Session:

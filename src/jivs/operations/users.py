@@ -6,12 +6,21 @@ import ipaddress
 import re
 import secrets
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jivs.domain.access import Role, User, check_password
 from jivs.domain.audit import GENESIS, Deed, End, chained
 from jivs.domain.source import Secret
-from jivs.errors import DamagedError, ForbiddenError, NotFoundError, TooManyError, UnauthenticatedError, UsageError
+from jivs.errors import (
+    DamagedError,
+    ForbiddenError,
+    NotFoundError,
+    OverLimitError,
+    TooManyError,
+    UnauthenticatedError,
+    UsageError,
+)
 from jivs.ports.accounts import Refresh
 from jivs.ports.secrets import Claims
 from jivs.ports.service import Service
@@ -19,6 +28,9 @@ from jivs.ports.service import Service
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 _WINDOW = 900.0
 """Seconds for which failed logins count."""
+
+_LOOK_UP = 1000
+"""Entries of the trail between two looks at whether somebody still waits."""
 
 _FREE_FAILURES = 5
 _FREE_FAILURES_OF_ADDRESS = 50
@@ -215,15 +227,18 @@ def get(service: Service, user_id: int) -> User:
     return user
 
 
-def verify_trail(service: Service, noted: End | None = None) -> End:
+def verify_trail(service: Service, noted: End | None = None, gone: Callable[[], bool] = lambda: False) -> End:
     """The end of the audit trail, when all of it has been read.
 
     Raises DamagedError naming the first entry that is not as it was written, or saying that what was ``noted`` of an earlier
-    end is not in it: a trail that was cut at its end, or written anew, is sound in itself.
+    end is not in it: a trail that was cut at its end, or written anew, is sound in itself. ``gone`` is asked now and then
+    whether to break off: OverLimitError.
     """
     previous, count = GENESIS, 0
     for entry in service.accounts().trail():
         count += 1
+        if count % _LOOK_UP == 0 and gone():
+            raise OverLimitError("The verification of the trail was ended: use jivs audit verify, which has no limits.")
         if entry.seq != count or entry.hash != chained(previous, entry.seq, entry.at, entry.deed):
             raise DamagedError(f"The audit trail is damaged at entry {count}: it was changed, removed or added later.")
         previous = entry.hash

@@ -38,8 +38,10 @@ class Registry(Protocol):
     def count_sources(self, *, name: str = "") -> int:
         """How many there are."""
 
-    def change_source(self, source_id: int, version: int, draft: SourceDraft, sealed: str, deed: Deed) -> Source:
-        """Replace a source. Raises ConflictError if it changed since ``version``, AlreadyExistsError for a taken name."""
+    def change_source(self, source_id: int, version: int, draft: SourceDraft, sealed: str | None, deed: Deed) -> Source:
+        """Replace a source; ``sealed`` None: its password stays, under whatever key it is by then. Raises ConflictError if
+        it changed since ``version``, AlreadyExistsError for a taken name.
+        """
 
     def remove_source(self, source_id: int, deed: Deed) -> bool:
         """Delete a source; False if there is none."""

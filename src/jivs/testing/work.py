@@ -337,6 +337,30 @@ class WorkSuite(OrdersSuite):
         assert again.id == "r2"
         assert work.claim("host:2:c", 60) is None
 
+    def test_a_held_run_whose_worker_fell_silent_is_looked_at_again(self, make: Make, work: Work) -> None:
+        """It may be published: a stop is left to whoever takes it over, too."""
+        self.start(work, make())
+        run = work.claim("host:1:a", 60)
+        assert run is not None
+        work.command("r1", Command.PAUSE, DEED)
+        assert work.hold("r1", run.epoch)
+        assert work.lost("host:1:") == 1
+        stopped = work.command("r1", Command.STOP, DEED)
+        assert (stopped.state, stopped.order) == (RunState.PAUSED, Order.CANCEL)
+        again = work.claim("host:2:b", 60)
+        assert again is not None
+        assert (again.id, again.state, again.order, again.epoch) == ("r1", RunState.RUNNING, Order.CANCEL, run.epoch + 1)
+
+    def test_a_run_is_asked_for_of_an_extraction_as_it_is(
+        self, make: Make, source: Callable[..., Source], work: Work, registry: Registry, extractions: Extractions
+    ) -> None:
+        made, other = make("one"), make("two", of=source("other"))
+        changed = ExtractionDraft(name="one", source_id=other.source_id, job=JOB)
+        extractions.change(made.id, made.version, changed, DEED)
+        assert registry.remove_source(made.source_id, DEED)
+        with pytest.raises(ConflictError, match="was changed in this moment"):
+            self.start(work, made)
+
     def test_another_attempt_waits_for_its_time(self, make: Make, work: Work, clock: FakeClock) -> None:
         self.start(work, make())
         run = work.claim("w", 3)

@@ -65,9 +65,11 @@ class SqlRegistry:
         with self._engine.read() as connection:
             return int(connection.execute(listing.count(sources, name)).scalar_one())
 
-    def change_source(self, source_id: int, version: int, draft: SourceDraft, sealed: str, deed: Deed) -> Source:
+    def change_source(self, source_id: int, version: int, draft: SourceDraft, sealed: str | None, deed: Deed) -> Source:
         mine = sa.and_(sources.c.id == source_id, sources.c.version == version)
-        values = {**_columns(draft), "sealed": sealed, "version": version + 1, "updated_at": self._now()}
+        values = {**_columns(draft), "version": version + 1, "updated_at": self._now()}
+        if sealed is not None:
+            values["sealed"] = sealed
         try:
             with self._engine.write() as connection:
                 row = connection.execute(sources.update().where(mine).values(values).returning(sources)).mappings().first()

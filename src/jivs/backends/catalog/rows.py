@@ -39,8 +39,8 @@ def run(row: Any) -> Run:
         priority=row["priority"],
         order=Order(row["order"]),
         phase=row["phase"],
-        failures=row["failures"],
-        stalled=row["stalled"],
+        failures=max(row["failed"], row["failures"]),  # the older code of a rollout knows the second only
+        stalled=row["failures"],
         done_before=row["done_before"],
         not_before=row["not_before"],
         connections=row["connections"],
@@ -53,7 +53,7 @@ def run(row: Any) -> Run:
 def failed(row: Any, done: int) -> dict[str, int]:
     """What changes in a row of ``runs`` that failed once more, with so many parts done."""
     one = run(row)
-    return {"failures": one.failures + 1, "stalled": stalled(one, done), "done_before": max(done, one.done_before)}
+    return {"failed": one.failures + 1, "failures": stalled(one, done), "done_before": max(done, one.done_before)}
 
 
 def step(row: Any) -> Step:

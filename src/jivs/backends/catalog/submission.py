@@ -24,27 +24,32 @@ MOST_QUEUED = 1000
 """Runs of one extraction that have not ended: each look for work goes past those that wait behind another."""
 
 UNENDED = [state.value for state in OPEN]
-_THERE = sa.select(extractions.c.id).where(extractions.c.id == sa.bindparam("extraction"))
+_THERE = sa.select(extractions.c.source_id).where(extractions.c.id == sa.bindparam("extraction"))
 _HELD = _THERE.with_for_update(read=True, key_share=True)
 _SUBMIT = runs.insert().returning(runs)
 _TOLD = ("at", "kind", "run_id", "extraction_id", "data")
 _TELL = Prepared(events.insert().values({name: parameter(name, events.c[name].type) for name in _TOLD}))
 
 
-def hold(connection: sa.Connection, extraction_id: int) -> None:
-    """Nobody deletes the extraction until the transaction ends. Raises NotFoundError if it has gone."""
-    if connection.execute(_HELD, {"extraction": extraction_id}).first() is None:
+def hold(connection: sa.Connection, extraction_id: int) -> int:
+    """Nobody deletes the extraction until the transaction ends; its source. Raises NotFoundError if it has gone."""
+    source: int | None = connection.execute(_HELD, {"extraction": extraction_id}).scalar()
+    if source is None:
         raise NotFoundError(f"There is no extraction {extraction_id}.")
+    return source
 
 
 def submit(
     engine: Engine, connection: sa.Connection, now: float, extraction: Extraction, run_id: str, archive: str, actor: str
 ) -> Any:
-    """The row of a new PENDING run of an extraction that the caller holds, who ``tell``s of it last. Raises ConflictError if
-    it has a run that has not ended and refuses another, or too many that wait; nothing was written then.
+    """The row of a new PENDING run of an extraction, for the caller to ``tell`` of last. Raises NotFoundError if it is gone,
+    ConflictError if it has a run that has not ended and refuses another, or too many that wait, or is of another source by
+    now; nothing was written then.
     """
+    if hold(connection, extraction.id) != extraction.source_id:
+        raise ConflictError(f"Extraction {extraction.id} was changed in this moment: start it again.")
+    engine.lock(connection, ON_SOURCE + extraction.source_id)
     if extraction.when_busy is WhenBusy.REFUSE:
-        engine.lock(connection, ON_SOURCE + extraction.source_id)
         unended = sa.select(runs.c.id, runs.c.state).where(runs.c.extraction_id == extraction.id, runs.c.state.in_(UNENDED))
         other = connection.execute(unended.limit(1)).first()
         if other is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest migration: what this version of JiVS works on."""
 
 OLDEST = "0007"
@@ -39,7 +39,7 @@ runs = sa.Table(
     sa.Column("order", sa.String(10), nullable=False, server_default=""),
     sa.Column("phase", sa.String(20), nullable=False, server_default=""),
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("stalled", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("failed", sa.Integer, nullable=False, server_default="0"),
     sa.Column("done_before", sa.Integer, nullable=False, server_default="0"),
     sa.Column("not_before", sa.Float, nullable=False, server_default="0"),
     sa.Column("connections", sa.Integer, nullable=False, server_default="0"),

@@ -32,7 +32,7 @@ _ENDED = 0.0
 _MINE = runs.c.extraction_id > 0
 _NOW = parameter("now", sa.Float)
 _OTHER = runs.alias()
-_SILENT = sa.and_(runs.c.lease_until <= _ENDED, runs.c.state == "RUNNING", _MINE)
+_SILENT = sa.and_(runs.c.lease_until <= _ENDED, runs.c.state.in_(["RUNNING", "PAUSED"]), _MINE)
 _READY = sa.and_(
     runs.c.state == "PENDING",
     _MINE,
@@ -110,7 +110,6 @@ class SqlWork:
     def submit(self, extraction: Extraction, run_id: str, archive: str, actor: str, deed: Deed) -> Run:
         now = self._now()
         with self._engine.write() as connection:
-            submission.hold(connection, extraction.id)
             row = submission.submit(self._engine, connection, now, extraction, run_id, archive, actor)
             trail.append(self._engine, connection, now, deed)
             self._tell(connection, row)
@@ -171,7 +170,7 @@ class SqlWork:
                 if row is None:
                     return None
                 self._engine.lock(connection, submission.ON_SOURCE + row["source_id"])
-                silent = row["state"] == RunState.RUNNING.value
+                silent = row["lease_until"] is not None
                 granted = self._grant(connection, row, now, silent=silent)
                 if granted:
                     taken = {
@@ -201,11 +200,11 @@ class SqlWork:
         return None
 
     def _source(self, connection: sa.Connection, row: Any, now: float) -> tuple[int, int, int, int, bool]:
-        """As ``_facts`` says, for this run."""
+        """As ``_facts`` says, for this run. A source that was deleted has room for whoever finds out."""
         given = {"source": row["source_id"], "run": row["id"], "extraction": row["extraction_id"], "now": now}
         found = _FACTS(connection, **given).first()
-        if found is None:  # it was deleted
-            return 0, 0, 0, 0, False
+        if found is None:
+            return 1, 0, 0, 0, False
         cap, used, working, waiting, busy = tuple(found)
         return cap or self._connections, int(used), working, waiting, busy is not None
 
@@ -474,7 +473,7 @@ def _stop(row: Any, at_work: bool) -> dict[str, Any]:
     """A run whose worker fell silent may be published: whoever takes it over looks into the archive, and ends it."""
     if row["state"] not in submission.UNENDED:
         raise _refused(row, "stopped")
-    if at_work or row["state"] == RunState.RUNNING.value:
+    if at_work or row["lease_until"] is not None:
         return {"order": Order.CANCEL.value}
     return _away(row, RunState.CANCELLED)
 
@@ -490,7 +489,7 @@ def _resume(row: Any, at_work: bool) -> dict[str, Any]:
         raise _refused(row, "resumed")
     if at_work:
         return {"state": RunState.RUNNING.value, "order": ""}
-    return {**_away(row, RunState.PENDING), "failures": 0, "stalled": 0, "not_before": 0.0}
+    return {**_away(row, RunState.PENDING), "failures": 0, "failed": 0, "not_before": 0.0}
 
 
 _COMMANDS = {Command.STOP: _stop, Command.PAUSE: _pause, Command.RESUME: _resume}

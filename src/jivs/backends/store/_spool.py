@@ -31,6 +31,23 @@ def size(folder: Path) -> int:
     return total
 
 
+def own(folder: Path) -> Path:
+    """The place of this process in a folder for many. Whoever finds one of a process that has ended removes it."""
+    return folder / f"{processes.here()}.{os.getpid()}"
+
+
+def drop_dead(spools: Path) -> int:
+    """Remove what processes of this machine that have ended left below a folder of spools. The number of files removed."""
+    removed = 0
+    for spool in spools.iterdir() if spools.is_dir() else ():
+        for item in spool.iterdir() if spool.is_dir() else ():
+            place, _, process = item.name.rpartition(".")
+            if item.is_dir() and processes.ended(place, process):
+                removed += sum(len(files) for _, _, files in os.walk(item))
+                shutil.rmtree(item, ignore_errors=True)
+    return removed
+
+
 def clean(folder: Path, gone: Callable[[str], bool]) -> int:
     """Remove the folders whose names are ``gone``, and files whose writers are. The number of files removed."""
     if not folder.is_dir():

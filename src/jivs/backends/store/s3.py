@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from jivs.backends.store import _marking
 from jivs.backends.store._paths import is_path, require_path
 from jivs.backends.store._probing import probe
 from jivs.backends.store._s3_reader import TAIL, RangeReader
-from jivs.backends.store._spool import clean, size
+from jivs.backends.store._spool import clean, drop_dead, own, size
 from jivs.backends.store.s3_access import S3Access, broke_off, refusal
 from jivs.domain.registry import is_archive_name, require_archive_name
 from jivs.errors import AlreadyExistsError, FatalError, StoreError, UsageError
@@ -31,6 +32,9 @@ _PART = 16 << 20
 _PARTS_AT_ONCE = 4
 _AT_ONCE = 16
 _MEMORY = 64 << 20
+_ROOM_SECONDS = 30.0
+"""How long a file waits for those of other processes to go."""
+
 """The client, and what readers read ahead (measured)."""
 
 _STALE = timedelta(days=1)
@@ -101,18 +105,31 @@ class S3Store:
 
     @property
     def spool(self) -> Path:
+        mine = own(self._spool)
         try:
-            self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not mine.is_dir():
+                drop_dead(self._spools)
+                mine.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"Cannot make the folder {self._spool}: {error.strerror}. Choose another one with JIVS_TEMP_DIR."
+                f"Cannot make the folder {mine}: {error.strerror}. Choose another one with JIVS_TEMP_DIR."
             ) from error
-        if self._most and (taken := size(self._spools)) >= self._most:
+        self._wait_for_room()
+        return mine
+
+    def _wait_for_room(self) -> None:
+        """Until the files of all processes of the machine take less than they may. Raises StoreError if that takes long."""
+        end = time.monotonic() + _ROOM_SECONDS
+        while self._most and (taken := size(self._spools)) >= self._most:
+            if drop_dead(self._spools):
+                continue
+            if time.monotonic() < end:
+                time.sleep(_ROOM_SECONDS / 100)
+                continue
             raise StoreError(
                 f"Files on their way to object stores take {taken:,} bytes in {self._spools}, of {self._most:,} that they "
                 "may: they go when the store takes them. Set JIVS_TEMP_MAX_BYTES if there is room for more."
             )
-        return self._spool
 
     @property
     def parallel(self) -> int:
@@ -191,7 +208,7 @@ class S3Store:
 
     def clean_spool(self, gone: Callable[[str], bool]) -> int:
         try:
-            return clean(self._spool, gone) + self._drop_parts()
+            return clean(own(self._spool), gone) + drop_dead(self._spools) + self._drop_parts()
         except OSError as error:
             raise StoreError(f"Cannot clean {self._spool}: {error.strerror}. Check its permissions.") from error
 
