@@ -18,7 +18,7 @@ from jivs.testing.servers import wait_for
 from jivs.testing.service import ServiceProcess
 
 Behaviour = Callable[[socket.socket], None]
-LOOKING = 4
+LOOKING = 8
 OWN = "the-operators-own-password"
 
 

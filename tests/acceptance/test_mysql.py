@@ -14,7 +14,7 @@ from jivs.domain.plan import Level
 from jivs.errors import UsageError
 from jivs.ports.app import App
 from jivs.ports.connector import Request
-from jivs.testing.servers import PASSWORD, MariaServer
+from jivs.testing.servers import PASSWORD, MariaServer, wait_for
 from jivs.transfer.throttle import Throttle
 from tests import archives
 from tests.conftest import Run
@@ -263,6 +263,11 @@ def test_the_server_has_no_connection_of_a_closed_session(app: App, my: str, mar
             session.begin([name])
             assert sum(chunk.batch.num_rows for chunk in session.read(session.describe(name), {})) == 5000
             session.close()
-            cursor.execute("select count(*) from information_schema.processlist where db = %s", (address.database,))
-            assert cursor.fetchone() == (0,)
+
+            def left() -> int:
+                query = "select count(*) from information_schema.processlist where db = %s"
+                cursor.execute(query, (address.database,))
+                return int(cursor.fetchone()[0])  # type: ignore[index]
+
+            wait_for(lambda: left() == 0, 10)  # the server notices a moment later
     watcher.close()
