@@ -33,7 +33,7 @@ class Options(BaseModel):
         out = {key: value for key, value in self.model_dump().items() if value != "" and not key.endswith("_timeout")}
         out["application_name"] = self.name(run)
         if theirs:
-            out |= {"passfile": os.devnull, "options": ""}
+            out |= {"passfile": f"{os.devnull}/none", "options": ""}
             from psycopg import pq
 
             if not self.sslcert and pq.version() >= _CERTIFICATES_ARE_CHOSEN:
