@@ -76,7 +76,7 @@ class Scene:
         """The newest run of each."""
         return [self.api.get(f"{path}/runs", params={"limit": 1}).json()["items"][0] for path in self.paths]
 
-    def wait(self, holds: Callable[[list[dict[str, Any]]], bool], seconds: float = 120) -> list[dict[str, Any]]:
+    def wait(self, holds: Callable[[list[dict[str, Any]]], bool], seconds: float = 300) -> list[dict[str, Any]]:
         """Until it holds of the runs; what they were then."""
         end, runs = time.monotonic() + seconds, []
         while time.monotonic() < end:
