@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from jivs.backends.catalog.engine import Engine
     from jivs.backends.metrics.folder import MetricsFolder
 
-_LOOKS = 4
-"""Sources looked at at once, in processes of their own."""
+LOOKS = 4
+"""Sources looked at at once, each by a process of its own."""
 
 _LONGEST_LIST = 16 << 20
 """Bytes of a list of a source's tables: more than a hundred thousand of them."""
@@ -378,7 +378,7 @@ def _looks(settings: Settings) -> Children:
         what="look at the source",
         otherwise="it does not answer as a source does, or is too slow.",
         seconds=settings.requests.looking,
-        concurrent=_LOOKS,
+        concurrent=LOOKS,
         fixed={},
         environment=_bare("HOME", "LD_LIBRARY_PATH", "PYTHONHOME", "SSL_CERT_FILE", "SSL_CERT_DIR"),
         longest=_LONGEST_LIST,

@@ -12,19 +12,17 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from jivs.api.deps import WorkerDep
+from jivs.bootstrap import LOOKS
 from jivs.errors import TooManyError
 
 BURST_SECONDS = 10
 """Requests of so many seconds may come at once."""
 
-_ALL = 4
-"""Sources looked at at once for all users: each has a process of its own, and one of the threads that serve requests."""
-
 
 class Rates:
     """Of one process. ``per_second`` 0: no limit."""
 
-    def __init__(self, per_second: int = 0, connecting: int = _ALL) -> None:
+    def __init__(self, per_second: int = 0, connecting: int = LOOKS) -> None:
         self._per_second = per_second
         self._most = float(per_second * BURST_SECONDS)
         self._left: dict[int, tuple[float, float]] = {}
@@ -47,7 +45,7 @@ class Rates:
     def connecting(self, user_id: int) -> Iterator[None]:
         """For as long as a source is tried. Raises TooManyError."""
         with self._lock:
-            if self._connected[user_id] >= self._connecting or self._connected.total() >= _ALL:
+            if self._connected[user_id] >= self._connecting or self._connected.total() >= LOOKS:
                 raise TooManyError("Too many sources are being tried at once. Try again when they have answered.", seconds=5)
             self._connected[user_id] += 1
         try:
