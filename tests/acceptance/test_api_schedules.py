@@ -200,6 +200,7 @@ def test_bodies_that_cannot_be_meant(api: httpx.Client, extraction: int) -> None
         ({"timeZone": "../UTC"}, 422, "time zone"),
         ({"missedRuns": "ALWAYS"}, 422, "missedRuns"),
         ({"notBefore": "2026-01-01T00:00:00"}, 422, "notBefore"),
+        ({"notBefore": 2000000000}, 422, "%2B"),
         ({"notBefore": "9999-12-31T23:59:59-14:00"}, 422, "notBefore"),
         ({"notAfter": "0001-01-01T00:00:00+14:00"}, 422, "notAfter"),
         ({"notBefore": "2051-01-01T00:00:00Z", "notAfter": "2050-01-01T00:00:00Z"}, 422, "notAfter is before"),

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from jivs.api.deps import LARGEST, AuditorDep, Count, GoneDep, Id, Model, ServiceDep
+from jivs.api.deps import LARGEST, AuditorDep, Count, GoneDep, Id, Model, Moment, ServiceDep
 from jivs.api.document import fails
 from jivs.domain.audit import End, Wanted
 from jivs.errors import TooManyError
@@ -66,8 +66,8 @@ def list_audit_entries(
     actor: Annotated[str, Query(max_length=100, pattern=_PLAIN)] = "",
     action: Annotated[str, Query(max_length=60, pattern=_PLAIN)] = "",
     object_: Annotated[str, Query(alias="object", max_length=300, pattern=_PLAIN)] = "",
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     cursor: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> EntryPage:

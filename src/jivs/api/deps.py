@@ -6,15 +6,17 @@ What only looks at the request is async: anything else is called in a thread, wh
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from threading import Event
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Security
 from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
@@ -30,6 +32,24 @@ LARGEST = 2**63 - 1
 
 Id = Annotated[int, Field(ge=1, le=LARGEST, examples=[1], json_schema_extra={"format": "int64"})]
 Count = Annotated[int, Field(ge=0, le=LARGEST, json_schema_extra={"format": "int64"})]
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _told_in_full(value: object) -> str:
+    """Refuse numbers and what looks like one: they would be read as seconds or as milliseconds, by their size."""
+    if isinstance(value, str) and _MOMENT.fullmatch(value):
+        return value
+    raise ValueError("give a moment with its zone, such as 2026-11-30T02:30:00Z; in an address, + is written %2B")
+
+
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_told_in_full),
+    Field(ge=datetime(1970, 1, 2, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC)),
+]
+"""A moment that users send (RFC 3339)."""
+
 Estimate = Annotated[int, Field(ge=-1, le=LARGEST, json_schema_extra={"format": "int64"})]
 
 

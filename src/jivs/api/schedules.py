@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from jivs.api.deps import LARGEST, Count, Given, Id, Model, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
+from jivs.api.deps import LARGEST, Count, Given, Id, Model, Moment, ReaderDep, ServiceDep, VersionDep, WorkerDep, etag
 from jivs.api.document import fails, tells
 from jivs.api.idempotency import Idempotent
 from jivs.api.paging import Part, part_in
@@ -16,8 +16,6 @@ from jivs.domain.schedule import MissedRuns, Schedule, ScheduleDraft, Timing
 from jivs.operations import schedules
 
 router = APIRouter(prefix="/schedules", tags=["schedules"], route_class=Idempotent)
-
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
 
 
 class ScheduleIn(Given):
