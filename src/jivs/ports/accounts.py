@@ -114,7 +114,7 @@ class Accounts(Protocol):
         """Forget all failures of these, and one of those."""
 
     def sweep(self) -> int:
-        """Remove tokens that have expired; how many."""
+        """Remove tokens that have expired, and what is kept of old requests with an idempotency key; how many."""
 
     def claim_key(self, scope: str, digest: str) -> Replayed | None:
         """Begin a request with an idempotency key: None for whoever is first, then what the first one was or got.

@@ -144,6 +144,16 @@ class AccountsSuite:
         assert accounts.sweep() == 2
         assert not accounts.is_revoked("t1")
 
+    def test_old_answers_are_swept_also_if_nobody_sends_a_key_again(self, accounts: Accounts, clock: FakeClock) -> None:
+        accounts.claim_key("answered", "d")
+        accounts.finish_key("answered", Replayed(digest="d", status=201, headers={}, body="what somebody else made"))
+        clock.advance(86_000)
+        accounts.claim_key("new", "d")
+        assert accounts.sweep() == 0
+        clock.advance(401)
+        assert accounts.sweep() == 2, "the answered one, and the one whose process has ended"
+        assert accounts.claim_key("answered", "d") is None
+
     def test_failures_count_for_a_while(self, accounts: Accounts, clock: FakeClock) -> None:
         limits = {"user:a": 3, "address:1": 5}
         assert [accounts.attempt(limits, 60) for _ in range(5)] == [True, True, True, False, False]

@@ -251,11 +251,9 @@ class SqlAccounts:
 
     def sweep(self) -> int:
         long_ago = self._now() - _CLOCK_SECONDS  # or a token would be good again when the clock is set back
+        expired = [table.delete().where(table.c.expires_at < long_ago) for table in (refresh_tokens, revoked_tokens)]
         with self._engine.write() as connection:
-            return sum(
-                connection.execute(table.delete().where(table.c.expires_at < long_ago)).rowcount
-                for table in (refresh_tokens, revoked_tokens)
-            )
+            return sum(connection.execute(delete).rowcount for delete in (*expired, keys.delete().where(self._old_keys())))
 
     # -- failed logins --------------------------------------------------------------------------------------------
 
@@ -289,15 +287,19 @@ class SqlAccounts:
     # -- idempotency keys -----------------------------------------------------------------------------------------
 
     def claim_key(self, scope: str, digest: str) -> Replayed | None:
-        now = self._now()
-        old = sa.or_(keys.c.at <= now - _KEY_SECONDS, sa.and_(keys.c.status == 0, keys.c.at <= now - _ANSWER_SECONDS))
+        values = {"scope": scope, "digest": digest, "status": 0, "headers": "{}", "body": "", "at": self._now()}
         with self._engine.write() as connection:
-            connection.execute(keys.delete().where(old))
-            new = self._engine.insert(keys).values(scope=scope, digest=digest, status=0, headers="{}", body="", at=now)
+            connection.execute(keys.delete().where(self._old_keys()))
+            new = self._engine.insert(keys).values(values)
             if connection.execute(new.on_conflict_do_nothing().returning(keys.c.scope)).first() is not None:
                 return None
             row = connection.execute(sa.select(keys).where(keys.c.scope == scope)).mappings().one()
         return Replayed(digest=row["digest"], status=row["status"], headers=json.loads(row["headers"]), body=row["body"])
+
+    def _old_keys(self) -> sa.ColumnElement[bool]:
+        now = self._now()
+        unanswered = sa.and_(keys.c.status == 0, keys.c.at <= now - _ANSWER_SECONDS)
+        return sa.or_(keys.c.at <= now - _KEY_SECONDS, unanswered)
 
     def finish_key(self, scope: str, replayed: Replayed) -> None:
         answer = {"status": replayed.status, "headers": json.dumps(replayed.headers), "body": replayed.body}
