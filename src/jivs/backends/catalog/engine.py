@@ -281,6 +281,15 @@ class Engine:
         if not self._sqlite:
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (number,))
 
+    def ask_locked(self, connection: sa.Connection, number: int, question: str) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT without values, asked when the lock is had, and on one way there and back with it."""
+        if self._sqlite:
+            return [tuple(row) for row in connection.exec_driver_sql(question)]
+        with _driver(connection) as driver, driver.cursor() as cursor:
+            cursor.execute(f"SELECT pg_advisory_xact_lock({number}); {question}", prepare=False)
+            cursor.nextset()  # each statement sees what is there when it begins
+            return cursor.fetchall()
+
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that knows ON CONFLICT."""
         return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
@@ -336,12 +345,19 @@ def _bound(connection: Any, _record: Any) -> None:
 
 def _piped(connection: sa.Connection, asked: Sequence[Question]) -> list[list[tuple[Any, ...]]]:
     """Statements sent together."""
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    try:
+    with _driver(connection) as driver:
         with driver.pipeline() if len(asked) > 1 else nullcontext():  # to begin one takes a way there and back
             cursors = [driver.execute(sql.replace("?", "%s"), values) for sql, values in asked]
         return [cursor.fetchall() for cursor in cursors]
+
+
+@contextmanager
+def _driver(connection: sa.Connection) -> Iterator[psycopg.Connection[Any]]:
+    """The driver's own connection; what it raises becomes what ``connection`` would raise."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    try:
+        yield driver
     except psycopg.Error as error:
         if driver.broken:
             connection.invalidate(error)

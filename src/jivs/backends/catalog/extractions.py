@@ -16,7 +16,7 @@ from jivs.domain.audit import Deed
 from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
 from jivs.domain.registry import SourceDraft
 from jivs.domain.run import OPEN
-from jivs.errors import AlreadyExistsError, ConflictError, NotFoundError
+from jivs.errors import AlreadyExistsError, ConflictError, JivsError, NotFoundError
 from jivs.ports.clock import Clock
 from jivs.ports.extractions import Head
 
@@ -47,10 +47,11 @@ _GIVEN = [column for column in extractions.c if column.name != "id"]
 _ADD = Prepared(
     extractions.insert()
     .values({column.name: parameter(column.name, column.type) for column in _GIVEN})
-    .returning(extractions.c.id)
-)
-_SOURCE = Prepared(
-    sa.select(sources.c.name, sources.c.version).where(sources.c.id == parameter("source", sources.c.id.type))
+    .returning(
+        extractions.c.id,
+        sa.literal_column("(SELECT name FROM sources WHERE sources.id = source_id)"),
+        sa.literal_column("(SELECT version FROM sources WHERE sources.id = source_id)"),
+    )
 )
 # PostgreSQL keeps a plan that costs the same for all values: so the limit stands in the text and is taken before the joins,
 # and the id has one type. Else it plans each time, which takes twice as long as the query.
@@ -78,7 +79,7 @@ class SqlExtractions:
             with self._engine.write() as connection:
                 return self._insert(connection, draft, draft.source_id, actor, deed)
         except sa.exc.IntegrityError as error:
-            raise self._taken(draft) from error
+            raise self._refused(draft) from error
 
     def add_with_source(
         self, draft: ExtractionDraft, source: SourceDraft, seal: Callable[[str], str], actor: str, deeds: tuple[Deed, Deed]
@@ -95,24 +96,21 @@ class SqlExtractions:
         self, connection: sa.Connection, draft: ExtractionDraft, source_id: int, actor: str, deed: Deed
     ) -> Extraction:
         now = self._now()
-        source = self._require_source(connection, source_id)
         values = {**_columns(draft), "source_id": source_id, "version": 1, "created_at": now, "updated_at": now}
         values = {**values, "created_by": actor}
-        made = _ADD(connection, **values).scalar_one()
+        made = tuple(_ADD(connection, **values).one())
         trail.append(self._engine, connection, now, deed)
-        fresh = {"source_name": source.name, "source_version": source.version, "last_run": "", "last_state": ""}
-        return _extraction({**values, **fresh, "id": made})
+        fresh = dict(zip(("id", "source_name", "source_version"), made, strict=True))
+        return _extraction({**values, **fresh, "last_run": "", "last_state": ""})
 
     @staticmethod
     def _taken(draft: ExtractionDraft) -> AlreadyExistsError:
         return AlreadyExistsError(f"There is an extraction or a source {draft.name} already: take another name.")
 
-    @staticmethod
-    def _require_source(connection: sa.Connection, source_id: int) -> Any:
-        row = _SOURCE(connection, source=source_id).first()
-        if row is None:
-            raise NotFoundError(f"There is no source {source_id}.")
-        return row
+    def _refused(self, draft: ExtractionDraft) -> JivsError:
+        with self._engine.read() as connection:
+            known = connection.execute(sa.select(sources.c.id).where(sources.c.id == draft.source_id)).first()
+        return self._taken(draft) if known else NotFoundError(f"There is no source {draft.source_id}.")
 
     def get(self, extraction_id: int) -> Extraction | None:
         with self._engine.read() as connection:
@@ -154,7 +152,6 @@ class SqlExtractions:
         values = {**_columns(draft), "source_id": draft.source_id, "version": version + 1, "updated_at": self._now()}
         try:
             with self._engine.write() as connection:
-                self._require_source(connection, draft.source_id)
                 if not connection.execute(extractions.update().where(mine).values(values)).rowcount:
                     raise ConflictError(
                         "The extraction was changed or deleted meanwhile: read it again, and then change it."
@@ -162,7 +159,7 @@ class SqlExtractions:
                 trail.append(self._engine, connection, self._now(), deed)
                 row = connection.execute(_SHOWN.where(extractions.c.id == extraction_id)).mappings().one()
         except sa.exc.IntegrityError as error:
-            raise self._taken(draft) from error
+            raise self._refused(draft) from error
         return _extraction(row)
 
     def remove(self, extraction_id: int, deed: Deed) -> bool:

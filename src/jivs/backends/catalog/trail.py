@@ -19,15 +19,14 @@ _APPENDING = 0x6A697661
 """The advisory lock of whoever appends: the chain has one end. (In SQLite there is one writer anyway.)"""
 
 _PAGE = 1000
-_LAST = Prepared(sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1))
+_LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
 _APPEND = Prepared(audit.insert().values({column.name: parameter(column.name, column.type) for column in audit.c}))
 
 
 def append(engine: Engine, connection: sa.Connection, at: float, deed: Deed) -> None:
     """Add an entry to the end of the chain, in the caller's transaction."""
-    engine.lock(connection, _APPENDING)
-    last = _LAST(connection).first()
-    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
+    last = engine.ask_locked(connection, _APPENDING, _LAST)
+    seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
     entry = {
         "seq": seq,
         "at": at,
