@@ -10,9 +10,12 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, TypeVar
 
 from jivs import connectors
@@ -56,6 +59,14 @@ _FOR_HEALTH = 2
 """Connections to the catalog that a process needs which only tells whether all is well."""
 
 _Made = TypeVar("_Made")
+
+
+def preload() -> None:
+    """Load what is else loaded where it is needed first: whoever forks does it once for all forks."""
+    for package in ("backends.catalog", "backends.metrics", "backends.secrets", "connectors"):
+        for found in iter_modules(import_module(f"jivs.{package}").__path__, f"jivs.{package}."):
+            with suppress(ImportError):  # of what is not installed
+                import_module(found.name)
 
 
 def build(settings: Settings, *, process: str = "") -> App:
@@ -318,9 +329,7 @@ def _shelf(settings: Settings) -> Shelf:
     try:
         return S3Shelf(S3Place.parse(_access(settings), f"s3://{settings.aws_s3_bucket}/{settings.s3_prefix.strip('/')}"))
     except UsageError:
-        raise SettingsError(
-            "AWS_S3_BUCKET and JIVS_S3_PREFIX: write the bucket's name alone, and the prefix as part/part."
-        ) from None
+        raise SettingsError("AWS_S3_BUCKET, JIVS_S3_PREFIX: write the bucket's name alone, the prefix as a/b.") from None
 
 
 def _access(settings: Settings) -> S3Access:
@@ -367,8 +376,6 @@ def _verifications(settings: Settings) -> Children:
         otherwise="use jivs verify, which has no limits.",
         seconds=limits.seconds,
         concurrent=limits.concurrent,
-        fixed={},
-        environment=None,
     )
 
 
@@ -379,7 +386,6 @@ def _looks(settings: Settings) -> Children:
         otherwise="it does not answer as a source does, or is too slow.",
         seconds=settings.requests.looking,
         concurrent=LOOKS,
-        fixed={},
         environment=_bare("HOME", "LD_LIBRARY_PATH", "PYTHONHOME", "SSL_CERT_FILE", "SSL_CERT_DIR"),
         longest=_LONGEST_LIST,
     )
@@ -457,7 +463,7 @@ def _catalog_address(settings: Settings) -> Address:
     address = Address.parse(url, variable)
     if address.scheme not in {"sqlite", "postgresql", "postgres"}:
         raise SettingsError(
-            f"DATABASE_URL: the catalog cannot be in {address.scheme}://. Write sqlite:///path or postgresql://..."
+            f"DATABASE_URL: no catalog can be in {address.scheme}://. Write sqlite:///path or postgresql://..."
         )
     password = Secret(settings.database_password.get_secret_value()) or address.password
     return replace(address, username=settings.database_username or address.username, password=password)

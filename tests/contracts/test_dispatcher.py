@@ -1,32 +1,58 @@
-"""How many processes are kept for runs."""
+"""How many processes are kept for runs, and how they begin."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jivs import bootstrap
 from jivs.settings import Settings
-from jivs.worker import dispatcher
+from jivs.testing.service import ServiceProcess
 from jivs.worker.dispatcher import Dispatcher
+from jivs.worker.forks import Forked, Forks, GoneError
 
-START = ["sh", "-c", "sleep 3; echo idle; exec cat"]
+SLOW = ["sh", "-c", "sleep 3; echo idle; exec cat"]
 
 
-def test_processes_that_are_slow_to_start_are_not_taken_for_busy(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Slow(Forks):
+    """Its workers take three seconds to begin."""
+
+    def __init__(self) -> None:
+        pass
+
+    def worker(self) -> Forked:
+        made = subprocess.Popen(SLOW, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        assert made.stdin is not None
+        assert made.stdout is not None
+        made.returncode = 0  # whoever has the id waits for it
+        return Forked(made.pid, os.dup(made.stdin.fileno()), os.dup(made.stdout.fileno()))
+
+
+class Failing(Slow):
+    """Starts one worker, and no other one for a while, or for ever."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        self.error = error
+        self.times = times
+        self.asked = 0
+
+    def worker(self) -> Forked:
+        self.asked += 1
+        if 2 <= self.asked < 2 + self.times:
+            raise self.error
+        return super().worker()
+
+
+def test_processes_that_are_slow_to_start_are_not_taken_for_busy(state: Path) -> None:
     """With nothing to do there are two, however long they take; not another one with each look."""
-    real = subprocess.Popen
-
-    def slow(command: list[str], **given: Any) -> subprocess.Popen[bytes]:
-        return real(START, **given)
-
-    monkeypatch.setattr(dispatcher.subprocess, "Popen", slow)
-    keeper = Dispatcher(bootstrap.build_service(Settings(), process="worker"), 10)
+    keeper = Dispatcher(bootstrap.build_service(Settings(), process="worker"), 10, Slow())
     running = threading.Thread(target=keeper.run)
     running.start()
     seen = []
@@ -38,3 +64,104 @@ def test_processes_that_are_slow_to_start_are_not_taken_for_busy(state: Path, mo
     running.join(40)
     assert not running.is_alive()
     assert max(seen) == 2
+
+
+def test_a_system_that_allows_no_more_processes_is_asked_again(state: Path) -> None:
+    keeper = Dispatcher(bootstrap.build_service(Settings(), process="worker"), 2, Failing(BlockingIOError("full"), 2))
+    running = threading.Thread(target=keeper.run)
+    running.start()
+    end = time.monotonic() + 30
+    while len(keeper._children) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    keeper.end()
+    running.join(40)
+    assert not running.is_alive()
+
+
+def test_who_can_start_no_workers_any_more_lets_those_at_hand_end_and_ends(state: Path) -> None:
+    forks = Failing(GoneError("it has ended"), 1)
+    keeper = Dispatcher(bootstrap.build_service(Settings(), process="worker"), 2, forks)
+    with pytest.raises(GoneError):
+        keeper.run()
+    assert [child.process.wait(0) for child in keeper._children] == [0]
+
+
+FORKING = """
+import os, sys, threading
+from jivs.worker import forks
+
+server = forks.start(lambda: sys.path.append("loaded"))
+if server is None:  # a worker
+    said = os.read(0, 100)
+    assert os.getsid(0) == os.getpid() and sys.path[-1] == "loaded" and len(os.listdir("/proc/self/task")) == 1
+    open_ = sorted(int(name) for name in os.listdir("/proc/self/fd"))
+    os.write(1, said + b" %d %d %s" % (os.getppid(), len(open_), open("/proc/self/comm", "rb").read().strip()))
+    sys.exit(len(said))
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+workers = [server.worker() for _ in range(3)]
+for number, one in enumerate(workers):
+    os.write(one.stdin, b"x" * (number + 1))
+for number, one in enumerate(workers):
+    told = os.read(one.stdout, 100).split(b" ", 3)
+    assert told[0] == b"x" * (number + 1), told
+    assert int(told[1]) == os.getpid(), (told, os.getpid())
+    assert int(told[2]) == 4 and told[3] == b"jivs run", told  # the three, and the one that lists them
+    assert one.wait(10) == number + 1 == one.wait(0)
+last = server.worker()
+assert last.wait(0.1) is None
+last.kill()
+assert last.wait(10) == -9
+[forker] = [int(pid) for pid in open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()]
+assert open(f"/proc/{forker}/comm").read() == "jivs forks\\n"
+os.kill(forker, 9)
+try:
+    server.worker()
+except forks.GoneError:
+    server.close()
+    print("all is well")
+"""
+
+
+def test_workers_are_forked_and_are_children_of_who_asked() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "all is well\n"), done.stderr
+
+
+def test_the_fork_server_ends_with_the_dispatcher_and_is_replaced_with_it(tmp_path: Path) -> None:
+    """Killed, it takes nothing with it: the next worker that is needed brings a new dispatcher, and a new one of it."""
+    with ServiceProcess(tmp_path, EXTRACTION_MAX_PARALLEL_JOBS="2") as service:
+        first = settled(service, set())
+        os.kill(first["jivs forks"][0], signal.SIGKILL)
+        os.kill(first["jivs run"][0], signal.SIGKILL)
+        now = settled(service, {*first["jivs forks"], *first["jivs run"]})
+    for pid in (*now["jivs forks"], *now["jivs run"]):
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def settled(service: ServiceProcess, gone: set[int]) -> dict[str, list[int]]:
+    """The processes of a service, once there are two workers and none of those that are to be gone."""
+    end = time.monotonic() + 60
+    while True:
+        now = family(service.process.pid)
+        ours = {*now.get("jivs forks", []), *now.get("jivs run", [])}
+        if len(ours) == 3 and not ours & gone:
+            return now
+        assert time.monotonic() < end, (gone, now, service.printed)
+        time.sleep(0.1)
+
+
+def family(pid: int) -> dict[str, list[int]]:
+    """The processes of a service, by what they are called; those that have ended are left out."""
+    found: dict[str, list[int]] = {}
+    waiting = [pid]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            children = [int(one) for one in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+            if Path(f"/proc/{parent}/cmdline").read_bytes():
+                found.setdefault(Path(f"/proc/{parent}/comm").read_text().strip(), []).append(parent)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        waiting += children
+    return found

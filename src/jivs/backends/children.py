@@ -31,7 +31,7 @@ class ChildProcesses:
     """``python -m module``, with the job as JSON on its standard input and what it says on its standard output.
 
     ``what`` names a job in messages, ``otherwise`` says what else can be done. ``fixed`` is part of every job.
-    ``environment``: None for that of this process. ``longest``: bytes that a process may say.
+    ``environment``: none given for that of this process. ``longest``: bytes that a process may say.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class ChildProcesses:
         otherwise: str,
         seconds: int,
         concurrent: int,
-        fixed: Mapping[str, Any],
-        environment: Mapping[str, str] | None,
+        fixed: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
         longest: int = _LONGEST,
     ) -> None:
         self._command = [sys.executable, "-P", "-m", module]
@@ -51,7 +51,7 @@ class ChildProcesses:
         self._otherwise = otherwise
         self._seconds = seconds
         self._free = BoundedSemaphore(concurrent)
-        self._fixed = {**fixed, "seconds": seconds}
+        self._fixed = {**(fixed or {}), "seconds": seconds}
         self._environment = environment
         self._longest = longest
 

@@ -1,6 +1,7 @@
 """``python -m jivs.worker [BELL]``: the process of dispatcher and scheduler, a child of ``jivs serve`` or ``jivs worker``.
 
-It ends when its standard input does. ``BELL``: the descriptor of a pipe that rings when there may be work.
+It ends when its standard input does. ``BELL``: the descriptor of a pipe that rings when there may be work. Workers begin as
+forks of what this process is before it does anything.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from jivs import bootstrap, logs, settings
 from jivs.errors import JivsError, SettingsError
 from jivs.operations import shelf
 from jivs.ports.service import Service
+from jivs.worker import child, forks
 from jivs.worker.dispatcher import Dispatcher
 from jivs.worker.scheduler import Scheduler
 
@@ -24,14 +26,17 @@ _ASK_SECONDS = 1.0
 
 
 def main() -> int:
-    """Dispatch and schedule; 2 if the settings are wrong."""
+    """Dispatch and schedule; 2 if the settings are wrong. In each fork: execute runs."""
     logs.setup("WARNING", "console")
+    server = forks.start(bootstrap.preload)
+    if server is None:
+        return child.main()
     try:
         loaded = settings.load()
         logs.setup(loaded.log_level, loaded.log_format)
         bell = int(sys.argv[1]) if len(sys.argv) > 1 else -1
         service = bootstrap.build_service(loaded, process="dispatcher", hears=bell)
-        dispatcher = Dispatcher(service, loaded.extraction.max_parallel_jobs)
+        dispatcher = Dispatcher(service, loaded.extraction.max_parallel_jobs, server)
         scheduler = Scheduler(service, keep_runs=loaded.history.runs, keep_days=loaded.history.days)
     except JivsError as error:
         logs.announce(f"Error: {error.message}", logging.ERROR)
@@ -50,8 +55,15 @@ def main() -> int:
     if not _has_the_shelf(service, ended):
         return 2
     scheduler.start()
-    dispatcher.run()
-    scheduler.join(_END_SECONDS)
+    try:
+        dispatcher.run()
+    except forks.GoneError as error:  # whoever keeps this process starts it again
+        logs.announce(f"No worker can be started any more: {error}.", logging.ERROR)
+        return 1
+    finally:
+        scheduler.end()
+        scheduler.join(_END_SECONDS)
+        server.close()
     return 0
 
 

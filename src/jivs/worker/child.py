@@ -1,4 +1,4 @@
-"""``python -m jivs.worker.child``: executes claimed runs, one at a time.
+"""The process of a worker: executes claimed runs, one at a time.
 
 A line on standard input: there may be work. ``idle`` on standard output: there is none (left). When standard input ends, or
 on SIGTERM, the run at hand is given back at the next batch and the process ends.
@@ -90,7 +90,3 @@ def _work(service: Service, drain: threading.Event, hold_seconds: float) -> None
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -14,6 +12,7 @@ from contextlib import suppress
 from jivs.errors import JivsError
 from jivs.operations.execute import LEASE_SECONDS, LETTING_GO_SECONDS
 from jivs.ports.service import Service
+from jivs.worker.forks import Forked, Forks
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
@@ -25,33 +24,27 @@ _SPARE = 1
 _IDLE_SECONDS = 60.0
 _RESPAWN_SECONDS = 1.0
 _DRAIN_SECONDS = 25.0
+_LAST_SECONDS = 5.0
 
 
 class _Child:
     """A process that executes runs."""
 
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "jivs.worker.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+    def __init__(self, process: Forked) -> None:
+        self.process = process
         self.idle_since: float | None = None
         self.ready = False
+        self._closed = False
 
     def wake(self) -> None:
         """There may be work."""
-        assert self.process.stdin is not None
         self.idle_since = None
-        with suppress(OSError, ValueError):  # it has ended, and the dispatcher is about to see that
-            self.process.stdin.write(b"\n")
-            self.process.stdin.flush()
+        with suppress(OSError):  # it has ended, and the dispatcher is about to see that
+            os.write(self.process.stdin, b"\n")
 
     def heard(self) -> bool:
         """Read what it said; False when it has ended."""
-        assert self.process.stdout is not None
-        said = os.read(self.process.stdout.fileno(), 1 << 12)
+        said = os.read(self.process.stdout, 1 << 12)
         if said:
             self.idle_since = time.monotonic()
             self.ready = True
@@ -59,17 +52,28 @@ class _Child:
 
     def close(self) -> None:
         """Let it end once it is idle."""
-        assert self.process.stdin is not None
         self.idle_since = None  # nobody gives it anything any more
-        with suppress(OSError):
-            self.process.stdin.close()
+        if not self._closed:
+            self._closed = True
+            os.close(self.process.stdin)
+
+    def ended(self) -> int:
+        """Its exit code, once nothing more can be heard of it."""
+        self.close()
+        os.close(self.process.stdout)
+        code = self.process.wait(_LAST_SECONDS)
+        if code is None:  # it closed its standard output, and lives
+            self.process.kill()
+            code = self.process.wait(_LAST_SECONDS)
+        return code or 0
 
 
 class Dispatcher:
-    """``size`` processes at most."""
+    """``size`` processes at most, which ``forks`` makes."""
 
-    def __init__(self, service: Service, size: int) -> None:
+    def __init__(self, service: Service, size: int, forks: Forks) -> None:
         self._service = service
+        self._forks = forks
         self._place = service.app.owner.partition(":")[0]
         self._size = size
         self._children: list[_Child] = []
@@ -85,9 +89,16 @@ class Dispatcher:
         os.write(self._rung, b"\0")
 
     def run(self) -> None:
-        """Dispatch until told to end."""
+        """Dispatch until told to end. Raises GoneError where no worker can be started any more; those at hand have ended."""
         self._selector.register(self._heard, selectors.EVENT_READ)
         threading.Thread(target=self._listen, name="doorbell", daemon=True).start()
+        try:
+            self._dispatch()
+        finally:
+            self._ended.set()
+            self._drain()
+
+    def _dispatch(self) -> None:
         while not self._ended.is_set():
             self._fill()
             for key, _ in self._selector.select(_POLL_SECONDS if self._service.queue.healthy() else _DEAF_SECONDS):
@@ -96,7 +107,6 @@ class Dispatcher:
                 else:
                     self._hear(key.data)
             self._retire()
-        self._drain()
 
     def _listen(self) -> None:
         """Wake ``run`` when the bell rings. Who has no room does not listen: the ring is for somebody else."""
@@ -127,18 +137,21 @@ class Dispatcher:
                 self._spawn()
 
     def _spawn(self) -> None:
-        child = _Child()
-        assert child.process.stdout is not None
+        try:
+            child = _Child(self._forks.worker())
+        except OSError as error:
+            _LOG.error("No worker can be started: %s.", error)
+            self._spawn_after = time.monotonic() + _RESPAWN_SECONDS
+            return
         self._children.append(child)
         self._selector.register(child.process.stdout, selectors.EVENT_READ, child)
 
     def _hear(self, child: _Child) -> None:
         if child.heard():
             return
-        assert child.process.stdout is not None
         self._selector.unregister(child.process.stdout)
         self._children.remove(child)
-        code = child.process.wait()
+        code = child.ended()
         if code:
             _LOG.error("Worker %d ended with %d; what it was at goes on elsewhere.", child.process.pid, code)
             if not child.ready:  # and so may the next one
@@ -161,9 +174,7 @@ class Dispatcher:
             child.close()
         end = time.monotonic() + _DRAIN_SECONDS
         for child in self._children:
-            try:
-                child.process.wait(max(0.1, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            if child.process.wait(max(0.1, end - time.monotonic())) is None:
                 _LOG.warning("Worker %d does not end; its run goes on elsewhere.", child.process.pid)
                 child.process.kill()
-                child.process.wait()
+                child.process.wait(_LAST_SECONDS)
