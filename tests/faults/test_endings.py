@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import threading
 import time
@@ -19,8 +21,9 @@ from jivs.domain.audit import Deed
 from jivs.domain.extraction import ExtractionDraft, Job
 from jivs.domain.plan import RunPlan, Selection
 from jivs.domain.registry import SourceDraft
-from jivs.domain.run import Command, Counts, Run, RunState
+from jivs.domain.run import Command, Counts, Order, Run, RunState
 from jivs.errors import ConflictError, FencedError, InterruptedRunError, StoreError
+from jivs.operations import execute
 from jivs.operations import runs as operations
 from jivs.operations.execute import Execution
 from jivs.operations.extract import extract
@@ -133,6 +136,114 @@ def test_an_archive_that_cannot_be_asked_leaves_the_end_open(scene: Scene, monke
     while (claimed := scene.service.work().claim(scene.service.app.owner, 60)) is None:
         assert time.monotonic() < ends
     assert scene.execute(claimed).state is RunState.COMPLETED
+
+
+def test_a_stopped_run_is_not_cancelled_while_the_archive_cannot_be_asked(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "_LOOK_AGAIN_SECONDS", 0.0)
+    run = scene.start()
+    extract(scene.service.app, scene.job(run), Progress())
+    scene.die()
+    operations.command(scene.service, "test", scene.extraction, Command.STOP)
+
+    def silent(_: object) -> list[int]:
+        raise StoreError("the store is away")
+
+    with monkeypatch.context() as away:
+        away.setattr(chain, "numbers", silent)
+        for _ in range(3):
+            left = scene.execute(scene.claim())
+            assert (left.state, left.order, left.ended_at) == (RunState.RUNNING, Order.CANCEL, None)
+    assert scene.execute(scene.claim()).state is RunState.COMPLETED
+
+
+def test_a_stop_while_the_archive_cannot_be_asked_cancels_nothing_yet(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the worker is at it, and the worker has published."""
+    monkeypatch.setattr(execute, "_LOOK_AGAIN_SECONDS", 0.0)
+    run = scene.start()
+    numbers = chain.numbers
+
+    def failing(*_: object) -> None:
+        operations.command(scene.service, "test", scene.extraction, Command.STOP)
+        monkeypatch.setattr(chain, "numbers", silent)
+        raise StoreError("the store is away")
+
+    def silent(_: object) -> list[int]:
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(chain, "_finish", failing)
+    left = scene.execute(run)
+    assert (left.state, left.order) == (RunState.RUNNING, Order.CANCEL)
+    monkeypatch.setattr(chain, "numbers", numbers)
+    assert scene.execute(scene.claim()).state is RunState.COMPLETED
+
+
+def test_an_archive_that_was_away_for_long_costs_no_attempt(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_: object) -> list[int]:
+        raise StoreError("the store is away")
+
+    run = scene.start()
+    with monkeypatch.context() as away:
+        away.setattr(chain, "numbers", silent)
+        left = scene.execute(run)
+    assert (left.state, left.stalled, left.failures) == (RunState.PENDING, 0, 0)
+    scene.service.clock.sleep(1.5)
+    assert scene.execute(scene.claim()).state is RunState.COMPLETED
+
+
+def test_a_held_run_whose_worker_died_stays_paused(scene: Scene) -> None:
+    """Also with one attempt: nothing of it failed."""
+    run = scene.start()
+    operations.command(scene.service, "test", scene.extraction, Command.PAUSE)
+    assert scene.service.work().hold(run.id, run.epoch)
+    scene.die()
+    claimed = scene.claim()
+    assert (claimed.state, claimed.stalled) == (RunState.PAUSED, 0)
+    left = scene.execute(claimed)
+    assert (left.state, left.stalled, left.order) == (RunState.PAUSED, 0, Order.GO_ON)
+    operations.command(scene.service, "test", scene.extraction, Command.RESUME)
+    assert scene.execute(scene.claim()).state is RunState.COMPLETED
+
+
+def test_a_pause_that_comes_when_it_is_published(scene: Scene) -> None:
+    run = scene.start()
+    extract(scene.service.app, scene.job(run), Progress())
+    scene.die()
+    assert operations.command(scene.service, "test", scene.extraction, Command.PAUSE).state is RunState.RUNNING
+    assert scene.execute(scene.claim()).state is RunState.COMPLETED
+
+
+def test_a_stop_of_a_paused_run_that_is_published_lets_a_worker_find_it_so(scene: Scene) -> None:
+    """As after the catalog was restored from a backup of the time of the pause."""
+    run = scene.start()
+    extract(scene.service.app, scene.job(run), Progress())
+    operations.command(scene.service, "test", scene.extraction, Command.PAUSE)
+    scene.service.work().settle(run.id, run.epoch, RunState.PAUSED)
+    with pytest.raises(ConflictError, match="is published"):
+        operations.command(scene.service, "test", scene.extraction, Command.STOP)
+    assert scene.execute(scene.claim()).state is RunState.COMPLETED
+
+
+def test_a_lease_that_was_declared_lost_does_not_come_back(scene: Scene) -> None:
+    run = scene.start()
+    assert scene.service.app.catalog().renew_run(run.id, run.epoch, 60)
+    scene.die()
+    assert not scene.service.app.catalog().renew_run(run.id, run.epoch, 60)
+
+
+def test_a_folder_that_cannot_be_read_is_not_empty(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = scene.start()
+    extract(scene.service.app, scene.job(run), Progress())
+
+    def stale(_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as away:
+        away.setattr(os, "scandir", stale)
+        with pytest.raises(StoreError, match="Stale file handle"):
+            operations.published(scene.service.app, run)
+    assert operations.published(scene.service.app, run) is not None
 
 
 def test_damage_of_an_old_manifest_is_no_failure_of_the_run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

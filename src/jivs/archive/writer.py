@@ -300,7 +300,11 @@ class SegmentWriter:
         self._open = None
         sha256 = current.file.sha256.hexdigest()
         path = layout.segment(self._source, self._partition.table, sha256)
-        self._store.put(current.file.path, path)
+        try:
+            self._store.put(current.file.path, path)
+        except BaseException:
+            current.file.path.unlink(missing_ok=True)
+            raise
         self.segments.append(
             Segment(
                 path=path,

@@ -34,6 +34,7 @@ LETTING_GO_SECONDS = 1.0
 
 _BEAT_SECONDS = 1.0
 _LONGEST_WAIT = 300.0
+_LOOK_AGAIN_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -45,6 +46,9 @@ class Why(Enum):
     DRAINED = "the worker is shut down"
     TIMEOUT = "timeout"
     SILENT = "the catalog could not be reached for as long as the lease lasts"
+
+
+_ORDERED = {Order.CANCEL: Why.CANCELLED, Order.PAUSE: Why.PAUSED}
 
 
 @dataclass
@@ -106,9 +110,10 @@ class Execution:
         self._room = Room(run.connections)
         self._taken = run.connections
         self._most = self._readers() + 1
-        self._why: Why | None = None
+        self._why = _ORDERED.get(run.order)
         self._telling = _Telling(service, run.counts)  # until it is planned, what an earlier worker did
         self._given_up = False
+        self._doubtful = False
         self._ended = threading.Event()
         self._renewed = service.clock.monotonic()
 
@@ -163,9 +168,11 @@ class Execution:
             if published := self._published():
                 return published
         except TransientError as silent:  # nobody can say how it ended before the archive can be read
-            if self._why is None or self._why is Why.TIMEOUT:
+            self._doubtful = True
+            if self._why not in {Why.PAUSED, Why.DRAINED, Why.SILENT}:
                 self._telling.say("WARN", f"{silent.message} Whether the run is published cannot be told before.")
-                return RunState.PENDING, silent.message, self._soon(max(1, self._run.stalled))
+                self._drain.wait(_LOOK_AGAIN_SECONDS if self._why is Why.CANCELLED else 0.0)  # somebody may claim it at once
+                return RunState.PENDING, silent.message, self._soon(1)
         except JivsError as damaged:
             error = damaged if self._why is None else error
         return self._interrupted() if self._why is not None else self._failed(error)
@@ -229,11 +236,8 @@ class Execution:
         return RunState.COMPLETED, "", 0.0
 
     def _told_before(self) -> tuple[RunState, str, float] | None:
-        """Whether it was to stop before this worker had it."""
-        if self._run.order is not Order.CANCEL:
-            return None
-        self._given_up = True
-        return RunState.CANCELLED, "", 0.0
+        """What it was to be before this worker had it, if it was to stop."""
+        return self._interrupted() if self._run.order is not Order.GO_ON else None
 
     def _too_often(self) -> tuple[RunState, str, float] | None:
         """Whether its workers ended too often."""
@@ -299,7 +303,8 @@ class Execution:
         self._telling.say("ERROR" if state is RunState.FAILED else "INFO", f"{state.value}. {message}".rstrip())
         try:
             work.log(run, self._telling.said())
-            if not work.settle(run.id, run.epoch, state, message, counts=counts, retry_at=retry_at):
+            doubtful = self._doubtful
+            if not work.settle(run.id, run.epoch, state, message, counts=counts, retry_at=retry_at, doubtful=doubtful):
                 state = RunState.PENDING  # it was resumed in the moment in which its place was given up
                 work.settle(run.id, run.epoch, state, counts=counts)
         except FencedError:

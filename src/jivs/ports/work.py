@@ -109,11 +109,14 @@ class Work(Protocol):
         *,
         counts: Counts | None = None,
         retry_at: float = 0.0,
+        doubtful: bool = False,
     ) -> bool:
         """The worker lets go of the run in this state. False: it was told to go on meanwhile (a hold that is given up).
 
-        ``retry_at``: for PENDING, not before this time (seconds since the epoch), and it counts as a failure. Raises
-        FencedError, ConflictError where the table of transitions forbids it.
+        ``retry_at``: for PENDING, not before this time (seconds since the epoch), and it counts as a failure.
+        ``doubtful``: whether it is published cannot be told: nothing counts as a failure, and a run that was told to stop or
+        to pause stays as it is, for whoever claims it next. Raises FencedError, ConflictError where the table of transitions
+        forbids it.
         """
 
     def command(self, run_id: str, command: Command, deed: Deed) -> Run:

@@ -276,10 +276,10 @@ class Engine:
             self._threads.connection = connection
         return connection
 
-    def lock(self, connection: sa.Connection, number: int) -> None:
-        """Let others who ask for the same number wait until the transaction ends. SQLite has one writer at a time anyway."""
+    def lock(self, connection: sa.Connection, *numbers: int) -> None:
+        """Let others who ask for these numbers wait until the transaction ends. SQLite has one writer at a time anyway."""
         if not self._sqlite:
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (number,))
+            connection.exec_driver_sql(f"SELECT {', '.join(['pg_advisory_xact_lock(%s)'] * len(numbers))}", numbers)
 
     def ask_locked(self, connection: sa.Connection, number: int, question: str) -> list[tuple[Any, ...]]:
         """The rows of a SELECT without values, asked when the lock is had, and on one way there and back with it."""

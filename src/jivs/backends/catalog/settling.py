@@ -2,8 +2,8 @@
 
 It is older than the world around it. Tokens that were revoked since then would be good again, so all sessions end. A worker
 may still be at one of its runs, under an epoch that the catalog would give out again, so epochs go on far behind. A run that
-it has as RUNNING may be published long since: as PENDING, or silent where it was told to stop, whoever claims it looks into
-the archive first.
+it has as RUNNING may be published long since: as PENDING, or silent where it was told to stop or to pause, whoever claims it
+looks into the archive first.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ STATEMENTS = (
         "0004",
         f"""\
 UPDATE runs SET epoch = epoch + {_FAR}, owner = '', connections = 0, phase = '',
-  lease_until = CASE WHEN state = 'RUNNING' AND "order" = 'cancel' AND extraction_id > 0 THEN 0.0 END,
-  "order" = CASE WHEN state = 'RUNNING' AND "order" = 'cancel' AND extraction_id > 0 THEN "order" ELSE '' END,
-  state = CASE WHEN state <> 'RUNNING' OR extraction_id = 0 OR "order" = 'cancel' THEN state
-    WHEN "order" = 'pause' THEN 'PAUSED' ELSE 'PENDING' END
+  lease_until = CASE WHEN "order" <> '' AND extraction_id > 0 THEN 0.0 END,
+  "order" = CASE WHEN extraction_id > 0 THEN "order" ELSE '' END,
+  state = CASE WHEN state <> 'RUNNING' OR extraction_id = 0 OR "order" <> '' THEN state ELSE 'PENDING' END
 WHERE state IN ('PENDING', 'RUNNING', 'PAUSED')""",
     ),
     ("0005", f"UPDATE stamps SET value = value + {_FAR}"),

@@ -113,7 +113,7 @@ class SqlCatalog:
         return int(epoch) if epoch is not None else None
 
     def renew_run(self, run_id: str, epoch: int, seconds: float) -> bool:
-        mine = sa.and_(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.lease_until.is_not(None))
+        mine = sa.and_(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.lease_until > 0)  # not one that was declared lost
         with self._engine.write() as connection:
             return connection.execute(runs.update().where(mine).values(lease_until=self._now() + seconds)).rowcount == 1
 

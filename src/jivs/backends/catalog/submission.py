@@ -20,6 +20,9 @@ _TELLING = 0x6A697665
 ON_SOURCE = 0x6A69 << 40
 """Added to a source's id: the advisory lock of whoever claims a run on it."""
 
+_ON_EXTRACTION = 0x6A6A << 40
+"""As well: an extraction may have runs on two sources, of before and after it was changed."""
+
 MOST_QUEUED = 1000
 """Runs of one extraction that have not ended: each look for work goes past those that wait behind another."""
 
@@ -39,6 +42,11 @@ def hold(connection: sa.Connection, extraction_id: int) -> int:
     return source
 
 
+def lock(engine: Engine, connection: sa.Connection, source_id: int, extraction_id: int) -> None:
+    """Nobody else begins a run on the source, or of the extraction, until the transaction ends."""
+    engine.lock(connection, ON_SOURCE + source_id, _ON_EXTRACTION + extraction_id)
+
+
 def submit(
     engine: Engine, connection: sa.Connection, now: float, extraction: Extraction, run_id: str, archive: str, actor: str
 ) -> Any:
@@ -48,7 +56,7 @@ def submit(
     """
     if hold(connection, extraction.id) != extraction.source_id:
         raise ConflictError(f"Extraction {extraction.id} was changed in this moment: start it again.")
-    engine.lock(connection, ON_SOURCE + extraction.source_id)
+    lock(engine, connection, extraction.source_id, extraction.id)
     if extraction.when_busy is WhenBusy.REFUSE:
         unended = sa.select(runs.c.id, runs.c.state).where(runs.c.extraction_id == extraction.id, runs.c.state.in_(UNENDED))
         other = connection.execute(unended.limit(1)).first()

@@ -169,18 +169,19 @@ class SqlWork:
                 row = self._next(connection, now, full)
                 if row is None:
                     return None
-                self._engine.lock(connection, submission.ON_SOURCE + row["source_id"])
+                submission.lock(self._engine, connection, row["source_id"], row["extraction_id"])
                 silent = row["lease_until"] is not None
+                held = silent and row["order"] == Order.PAUSE.value  # for whoever has it to see whether it is published
                 granted = self._grant(connection, row, now, silent=silent)
                 if granted:
                     taken = {
-                        "state": RunState.RUNNING.value,
+                        "state": row["state"] if held else RunState.RUNNING.value,
                         "order": row["order"] if silent else Order.GO_ON.value,
                         "owner": owner,
                         "epoch": row["epoch"] + 1,
                         "lease_until": now + seconds,
                         "connections": granted,
-                        **(rows.failed(row, row["partitions_done"]) if silent else {}),
+                        **(rows.failed(row, row["partitions_done"]) if silent and not held else {}),
                         "started_at": row["started_at"] or now,
                         "updated_at": now,
                         "phase": "starting",
@@ -275,21 +276,22 @@ class SqlWork:
         *,
         counts: Counts | None = None,
         retry_at: float = 0.0,
+        doubtful: bool = False,
     ) -> bool:
         now = self._now()
-        values: dict[str, Any] = {"state": to.value, "message": message, "updated_at": now, **_FREE}
-        if counts is not None:
-            values |= _counted(counts)
+        values = {"message": message, "updated_at": now, **_FREE, **(_counted(counts) if counts is not None else {})}
         with self._engine.write() as connection:
             row = self._require(connection, run_id, epoch, to)
             if to is RunState.PAUSED and row["state"] == RunState.RUNNING.value and row["order"] not in _STOPPING:
                 return False
-            to = _as_ordered(to, row["order"])
-            values |= {"state": to.value, "order": ""}
-            if to.ended:
-                values |= {"ended_at": now}
+            ordered = _as_ordered(to, row["order"])
+            if doubtful and ordered is not to:  # for whoever claims it to see whether it is published
+                values |= {"state": row["state"], **_LOST}
+            else:
+                values |= {"state": ordered.value, "order": "", **({"ended_at": now} if ordered.ended else {})}
             if retry_at:
-                values |= {"not_before": retry_at, **rows.failed(row, values.get("partitions_done", row["partitions_done"]))}
+                done = values.get("partitions_done", row["partitions_done"])
+                values |= {"not_before": retry_at, **({} if doubtful else rows.failed(row, done))}
             self._set(connection, run_id, values)
         return True
 
@@ -481,7 +483,9 @@ def _stop(row: Any, at_work: bool) -> dict[str, Any]:
 def _pause(row: Any, at_work: bool) -> dict[str, Any]:
     if row["state"] not in {"PENDING", "RUNNING"} or row["order"] == Order.CANCEL.value:
         raise _refused(row, "paused")
-    return {"order": Order.PAUSE.value} if at_work else _away(row, RunState.PAUSED)
+    if at_work or row["lease_until"] is not None:
+        return {"order": Order.PAUSE.value}
+    return _away(row, RunState.PAUSED)
 
 
 def _resume(row: Any, at_work: bool) -> dict[str, Any]:

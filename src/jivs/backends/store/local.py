@@ -132,7 +132,7 @@ class LocalStore:
         folder = self._root / prefix.rpartition("/")[0]
         with self._clear_errors(folder):
             found = []
-            for parent, _, names in os.walk(folder):
+            for parent, _, names in os.walk(folder, onerror=_unless_missing):
                 for name in names:
                     file = Path(parent, name)
                     path = file.relative_to(self._root).as_posix()
@@ -252,6 +252,12 @@ def _syncfs() -> Callable[[int], int] | None:
         return None
     found: Callable[[int], int] | None = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     return found
+
+
+def _unless_missing(error: OSError) -> None:
+    """A folder that cannot be read is not empty: who takes it for that reads again what is published."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error
 
 
 def _sync_folder(folder: Path) -> None:

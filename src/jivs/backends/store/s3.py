@@ -32,10 +32,10 @@ _PART = 16 << 20
 _PARTS_AT_ONCE = 4
 _AT_ONCE = 16
 _MEMORY = 64 << 20
+"""The client, and what readers read ahead (measured)."""
+
 _ROOM_SECONDS = 30.0
 """How long a file waits for those of other processes to go."""
-
-"""The client, and what readers read ahead (measured)."""
 
 _STALE = timedelta(days=1)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
@@ -96,6 +96,7 @@ class S3Store:
         """
         self._place = place
         self._spools, self._most = spools, most
+        self._cleaned = False
         digest = hashlib.sha256(f"{place.access.endpoint} {place.address}".encode()).hexdigest()
         self._spool = spools / f"{place.bucket}-{digest[:12]}"
 
@@ -105,14 +106,14 @@ class S3Store:
 
     @property
     def spool(self) -> Path:
-        mine = own(self._spool)
+        if not self._cleaned:
+            drop_dead(self._spools)
+            self._cleaned = True
         try:
-            if not mine.is_dir():
-                drop_dead(self._spools)
-                mine.mkdir(mode=0o700, parents=True, exist_ok=True)
+            mine = own(self._spool)
         except OSError as error:
             raise StoreError(
-                f"Cannot make the folder {mine}: {error.strerror}. Choose another one with JIVS_TEMP_DIR."
+                f"Cannot make a folder in {self._spool}: {error.strerror}. Choose another one with JIVS_TEMP_DIR."
             ) from error
         self._wait_for_room()
         return mine
@@ -121,10 +122,9 @@ class S3Store:
         """Until the files of all processes of the machine take less than they may. Raises StoreError if that takes long."""
         end = time.monotonic() + _ROOM_SECONDS
         while self._most and (taken := size(self._spools)) >= self._most:
-            if drop_dead(self._spools):
-                continue
             if time.monotonic() < end:
-                time.sleep(_ROOM_SECONDS / 100)
+                if not drop_dead(self._spools):
+                    time.sleep(_ROOM_SECONDS / 100)
                 continue
             raise StoreError(
                 f"Files on their way to object stores take {taken:,} bytes in {self._spools}, of {self._most:,} that they "
