@@ -17,6 +17,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from jivs.backends.catalog import migrating
 from jivs.backends.catalog.tables import HEAD, OLDEST, compatibility
 from jivs.domain.source import Address
 from jivs.errors import UnreachableError, UserError
@@ -24,9 +25,6 @@ from jivs.ports.metrics import PoolUse
 
 _LOG = logging.getLogger(__name__)
 _BUSY_MS = 30_000
-_MIGRATING = 0x6A697673
-"""The advisory lock of whoever migrates."""
-
 _FROZEN_MS = 2_000
 """A transaction in which nothing happens for so long is ended by PostgreSQL, and with it its locks: its process stands
 still, or was cut off, and others have leases to renew meanwhile. (In SQLite only the process itself can end it.)
@@ -176,28 +174,28 @@ class Engine:
         with self._connection() as connection:
             if self._fits(connection):
                 return
-        from alembic import command
-        from alembic.config import Config
-
-        with self.write() as connection:
-            self.lock(connection, _MIGRATING)
-            if self._fits(connection):
-                return
-            if not self._sqlite:  # loading what migrates takes its time, too
-                connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-            config = Config()
-            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.execute(compatibility.delete())
-            connection.execute(compatibility.insert().values(oldest=OLDEST))
+        if self._sqlite:
+            with self.write() as connection:
+                if not self._fits(connection):
+                    migrating.upgrade(connection)
+            return
+        with self._connection() as connection:
+            try:
+                migrating.wait_for_turn(connection)
+                if not self._fits(connection):
+                    connection.rollback()
+                    migrating.upgrade_beside_others(connection)
+            finally:
+                connection.invalidate()  # its settings and its lock end with it
 
     def _fits(self, connection: sa.Connection) -> bool:
         """Whether the schema is ours, or a newer one that our code may work on. Raises UserError for one that it may not."""
         version = _version(connection)
-        if version is None or version <= HEAD:
-            return version == HEAD
+        if version is None or version < HEAD:
+            return False
         oldest = connection.execute(sa.select(sa.func.max(compatibility.c.oldest))).scalar()
+        if version == HEAD:
+            return bool(oldest == OLDEST)  # or whoever brought it up ended before it had noted that
         if oldest is None or oldest > HEAD:
             raise UserError(f"The catalog {self.shown} belongs to a newer JiVS (schema {version}): upgrade JiVS.")
         _LOG.info("The catalog %s has schema %s, of a newer JiVS that lets this one work on it.", self.shown, version)

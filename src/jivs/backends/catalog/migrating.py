@@ -1,0 +1,68 @@
+"""Bringing the catalog's schema up: in a file at once, in PostgreSQL beside those who work on it.
+
+There, each revision is a transaction of its own: one that held the locks of two would wait in a circle with those who take
+them the other way round. None waits long for a lock, for everybody else waits behind it, and leases are short; it is
+tried again. What takes time, an index on a table that has grown, is built ``CONCURRENTLY``.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from jivs.backends.catalog.tables import OLDEST, compatibility
+
+_MIGRATING = 0x6A697673
+"""The advisory lock of whoever migrates."""
+
+_LOCK_MS = 500
+_AGAIN_SECONDS = 0.2
+_GIVE_UP_SECONDS = 300.0
+_IN_THE_WAY = {"55P03", "40P01"}
+"""PostgreSQL's names (SQLSTATE) of a lock that was not had in time, and of a circle of those who wait."""
+
+
+def upgrade(connection: sa.Connection) -> None:
+    """Bring the schema up, within the transaction at hand if there is one."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    connection.execute(compatibility.delete())
+    connection.execute(compatibility.insert().values(oldest=OLDEST))
+
+
+def wait_for_turn(connection: sa.Connection) -> None:
+    """Nobody else migrates while this connection is open. Who waits asks now and then: to wait in a statement would hold up
+    the one who builds an index, who waits for all statements that have begun.
+    """
+    while True:
+        got = connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_MIGRATING})").scalar()
+        connection.commit()
+        if got:
+            return
+        time.sleep(_AGAIN_SECONDS)
+
+
+def upgrade_beside_others(connection: sa.Connection) -> None:
+    """Bring the schema of PostgreSQL up, on a connection that has its turn. Raises OperationalError."""
+    connection.exec_driver_sql(f"SET idle_in_transaction_session_timeout = 0; SET lock_timeout = {_LOCK_MS}")
+    connection.commit()
+    end = time.monotonic() + _GIVE_UP_SECONDS
+    while True:
+        try:
+            upgrade(connection)
+            connection.commit()
+        except sa.exc.OperationalError as error:
+            connection.rollback()
+            if getattr(error.orig, "sqlstate", "") not in _IN_THE_WAY or time.monotonic() > end:
+                raise
+            time.sleep(random.uniform(_AGAIN_SECONDS, 3 * _AGAIN_SECONDS))  # noqa: S311 - for nobody's secret
+        else:
+            return

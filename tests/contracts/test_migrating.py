@@ -1,0 +1,113 @@
+"""The catalog's schema is brought up beside those who work on it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from jivs.backends.catalog import tables
+from jivs.backends.catalog.engine import Engine
+from jivs.domain.source import Address
+
+OLD = "0007"
+
+
+def old_catalog(url: str) -> None:
+    """A catalog of an older version, with a run."""
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(tables.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, OLD)
+        connection.execute(tables.compatibility.insert().values(oldest=OLD))
+    engine.dispose()
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "insert into runs (id, kind, source, archive, digest, state, message, epoch, owner, created_at, updated_at) "
+            "values ('r1', 'extract', 's', 'a', '', 'RUNNING', '', 1, '', 1, 1)"
+        )
+
+
+def version(url: str) -> tuple[str, str]:
+    with psycopg.connect(url) as connection:
+        return (
+            connection.execute("select version_num from alembic_version").fetchall()[0][0],
+            connection.execute("select oldest from compatibility").fetchall()[0][0],
+        )
+
+
+def opening(url: str, failures: list[BaseException]) -> threading.Thread:
+    """A process of the new version begins."""
+
+    def begin() -> None:
+        try:
+            Engine(Address.parse(url, lambda _: None)).close()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    return thread
+
+
+def until_it_waits(url: str, thread: threading.Thread, what: str) -> None:
+    """Until a statement that begins so waits for a lock."""
+    end = time.monotonic() + 60
+    query = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query ilike %s"
+    with psycopg.connect(url, autocommit=True) as connection:
+        while not connection.execute(query, (f"{what}%",)).fetchall():
+            assert thread.is_alive()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_who_changes_a_run_and_then_the_trail_is_not_in_the_way(pg: str) -> None:
+    """Each start, stop and pause takes the row of its run, and then adds to the trail."""
+    old_catalog(pg)
+    failures: list[BaseException] = []
+    with psycopg.connect(pg) as user:
+        user.execute("select * from runs where id = 'r1' for update")
+        upgrade = opening(pg, failures)
+        until_it_waits(pg, upgrade, "ALTER TABLE runs")
+        user.execute(
+            "insert into audit (seq, at, actor, action, object, detail, hash) values (1, 1, 'a', 'run.stop', 'o', '{}', 'h')"
+        )
+        time.sleep(1.5)  # it gives way and tries again, so that those behind it are not held up
+        user.commit()
+    upgrade.join(60)
+    assert (upgrade.is_alive(), failures) == (False, [])
+    assert version(pg) == (tables.HEAD, tables.OLDEST)
+
+
+def test_many_who_begin_at_once_bring_it_up_once(pg: str) -> None:
+    old_catalog(pg)
+    failures: list[BaseException] = []
+    threads = [opening(pg, failures) for _ in range(6)]
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive()
+    assert failures == []
+    assert version(pg) == (tables.HEAD, tables.OLDEST)
+
+
+def test_who_ended_within_it_is_followed_by_the_next(pg: str) -> None:
+    """Killed between two revisions, while an index was built, or before it had noted which code may work on it."""
+    old_catalog(pg)
+    with psycopg.connect(pg, autocommit=True) as connection:
+        connection.execute("create index concurrently audit_by_action on audit (action, seq)")
+        connection.execute("update pg_index set indisvalid = false where indexrelid = 'audit_by_action'::regclass")
+    Engine(Address.parse(pg, lambda _: None)).close()
+    assert version(pg) == (tables.HEAD, tables.OLDEST)
+    with psycopg.connect(pg, autocommit=True) as connection:
+        valid = "select count(*) from pg_index where indrelid = 'audit'::regclass and not indisvalid"
+        assert connection.execute(valid).fetchall() == [(0,)]
+        connection.execute("update compatibility set oldest = '0005'")
+    Engine(Address.parse(pg, lambda _: None)).close()
+    assert version(pg) == (tables.HEAD, tables.OLDEST)
