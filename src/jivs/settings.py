@@ -274,7 +274,8 @@ class Settings(BaseSettings):
     aws_secret_key: SecretStr = Field(default=SecretStr(""), description="The secret key that belongs to it.")
     temp_dir: str = Field(
         default="",
-        description="Folder for files on their way to an object store; empty: `spool` below the user's state folder.",
+        description="Folder in which `jivs-spool` holds files on their way to an object store; empty: `spool` below the "
+        "user's state folder.",
     )
     temp_max_bytes: int = Field(
         default=20_000_000_000,
