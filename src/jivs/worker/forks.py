@@ -1,5 +1,5 @@
-"""The fork server: workers begin as copies of a process that has loaded all that they need, in hundredths of a second instead
-of more than one, and share its memory.
+"""The fork server: workers begin as copies of a process that has loaded all that they need, in hundredths of a second
+instead of more than one, and share its memory.
 
 It is forked itself before the dispatcher has threads, and does nothing but fork. What it forks becomes the dispatcher's own
 child: the process in between ends, and the dispatcher is whom Linux then makes the parent (``PR_SET_CHILD_SUBREAPER``).
