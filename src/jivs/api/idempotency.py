@@ -88,8 +88,8 @@ async def _identity(service: Service, request: Request, key: str) -> tuple[User,
 def _again(before: Replayed, digest: str) -> Response:
     if before.digest != digest:
         raise UsageError(
-            "This Idempotency-Key was sent with another request: take a new one for each. (If it was the same, JWT_SECRET has "
-            "been changed since: look whether it was carried out.)"
+            "This Idempotency-Key was sent with another request: take a new one for each. (If it was the same, JWT_SECRET "
+            "has been changed since: look whether it was carried out.)"
         )
     if not before.status:
         raise ConflictError("The first request with this Idempotency-Key is still being answered: send it again later.")
