@@ -65,7 +65,7 @@ def preload() -> None:
     """Load what is else loaded where it is needed first: whoever forks does it once for all forks."""
     for package in ("backends.catalog", "backends.metrics", "backends.secrets", "connectors"):
         for found in iter_modules(import_module(f"jivs.{package}").__path__, f"jivs.{package}."):
-            with suppress(ImportError):  # of what is not installed
+            with suppress(Exception):  # not installed, or broken: who needs it says so
                 import_module(found.name)
 
 

@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 
 import psycopg
+import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from jivs.backends.catalog import tables
+from jivs.backends.catalog import migrating, tables
 from jivs.backends.catalog.engine import Engine
 from jivs.domain.source import Address
 
@@ -26,7 +27,7 @@ def old_catalog(url: str) -> None:
         config.set_main_option("script_location", str(Path(tables.__file__).parent / "migrations"))
         config.attributes["connection"] = connection
         command.upgrade(config, OLD)
-        connection.execute(tables.compatibility.insert().values(oldest=OLD))
+        connection.execute(tables.compatibility.update().values(oldest=OLD))
     engine.dispose()
     with psycopg.connect(url) as connection:
         connection.execute(
@@ -98,7 +99,7 @@ def test_many_who_begin_at_once_bring_it_up_once(pg: str) -> None:
 
 
 def test_who_ended_within_it_is_followed_by_the_next(pg: str) -> None:
-    """Killed between two revisions, while an index was built, or before it had noted which code may work on it."""
+    """Killed while it built an index."""
     old_catalog(pg)
     with psycopg.connect(pg, autocommit=True) as connection:
         connection.execute("create index concurrently audit_by_action on audit (action, seq)")
@@ -108,6 +109,19 @@ def test_who_ended_within_it_is_followed_by_the_next(pg: str) -> None:
     with psycopg.connect(pg, autocommit=True) as connection:
         valid = "select count(*) from pg_index where indrelid = 'audit'::regclass and not indisvalid"
         assert connection.execute(valid).fetchall() == [(0,)]
-        connection.execute("update compatibility set oldest = '0005'")
+
+
+def test_which_code_may_work_on_it_is_noted_with_each_revision(pg: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever ends between two of them leaves a schema of which nothing untrue is said."""
+    old_catalog(pg)
+
+    def upgrade(connection: sa.Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(Path(tables.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "+1")
+
+    monkeypatch.setattr(migrating, "upgrade", upgrade)
+    monkeypatch.setattr(migrating, "OLDEST", "0008")
     Engine(Address.parse(pg, lambda _: None)).close()
-    assert version(pg) == (tables.HEAD, tables.OLDEST)
+    assert version(pg) == ("0008", "0008")

@@ -34,7 +34,6 @@ LETTING_GO_SECONDS = 1.0
 
 _BEAT_SECONDS = 1.0
 _LONGEST_WAIT = 300.0
-_LOOK_AGAIN_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -171,8 +170,7 @@ class Execution:
             self._doubtful = True
             if self._why not in {Why.PAUSED, Why.DRAINED, Why.SILENT}:
                 self._telling.say("WARN", f"{silent.message} Whether the run is published cannot be told before.")
-                self._drain.wait(_LOOK_AGAIN_SECONDS if self._why is Why.CANCELLED else 0.0)  # somebody may claim it at once
-                return RunState.PENDING, silent.message, self._soon(1)
+                return RunState.PENDING, silent.message, self._soon(self._run.failures - self._run.stalled + 1)
         except JivsError as damaged:
             error = damaged if self._why is None else error
         return self._interrupted() if self._why is not None else self._failed(error)
@@ -300,7 +298,8 @@ class Execution:
 
     def _settle(self, state: RunState, message: str, retry_at: float) -> RunState | None:
         work, run, counts = self._service.work(), self._run, self._telling.counts
-        self._telling.say("ERROR" if state is RunState.FAILED else "INFO", f"{state.value}. {message}".rstrip())
+        if not self._doubtful:
+            self._telling.say("ERROR" if state is RunState.FAILED else "INFO", f"{state.value}. {message}".rstrip())
         try:
             work.log(run, self._telling.said())
             doubtful = self._doubtful

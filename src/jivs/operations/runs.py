@@ -10,7 +10,7 @@ from jivs.archive import runs as records
 from jivs.domain.archive import Manifest
 from jivs.domain.audit import Deed
 from jivs.domain.run import Command, Run, RunState
-from jivs.errors import ConflictError, NotFoundError, StoreError
+from jivs.errors import ConflictError, NotFoundError, StoreError, TransientError
 from jivs.operations import extractions
 from jivs.operations._run_id import new_run_id
 from jivs.ports.app import App
@@ -43,12 +43,18 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
     run = next((found[0] for found in oldest if found), None)
     if run is None:
         raise ConflictError(f"Extraction {extraction_id} has no run that has not ended: there is nothing to {wanted.value}.")
-    if wanted is Command.STOP and run.state is not RunState.RUNNING and run.started_at and published(service.app, run):
-        if run.state is RunState.PAUSED:  # nobody would look at it
-            command(service, actor, extraction_id, Command.RESUME)
-        raise ConflictError(f"Run {run.id} is published: a worker finds it so, and ends it. There is nothing to stop.")
+    doubtful = False
+    if wanted is Command.STOP and run.state is not RunState.RUNNING and run.started_at:
+        try:
+            found = published(service.app, run)
+        except TransientError:
+            found, doubtful = None, True
+        if found is not None:
+            if run.state is RunState.PAUSED:  # nobody would look at it
+                command(service, actor, extraction_id, Command.RESUME)
+            raise ConflictError(f"Run {run.id} is published: a worker finds it so, and ends it. There is nothing to stop.")
     deed = Deed(actor=actor, action=f"run.{wanted.value}", object=f"extraction:{extraction.name}", detail={"run": run.id})
-    changed = service.work().command(run.id, wanted, deed)
+    changed = service.work().command(run.id, wanted, deed, doubtful=doubtful)
     service.cache.drop(CacheName.EXTRACTION_STATS, str(extraction_id))
     if changed.state is RunState.PENDING:
         service.queue.publish(run.id)

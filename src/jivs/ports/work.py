@@ -76,8 +76,8 @@ class Work(Protocol):
 
     def claim(self, owner: str, seconds: float) -> Run | None:
         """Take the next run: one whose worker fell silent, or the PENDING one of the highest priority that waits longest and
-        whose source has connections to spare. It is RUNNING then, with ``connections`` granted, and ``failures`` counts how
-        often its workers fell silent.
+        whose source has connections to spare. It is RUNNING then (or still PAUSED, if that is what it was told), with
+        ``connections`` granted, and ``failures`` counts how often its workers fell silent.
         """
 
     def keep(
@@ -114,14 +114,15 @@ class Work(Protocol):
         """The worker lets go of the run in this state. False: it was told to go on meanwhile (a hold that is given up).
 
         ``retry_at``: for PENDING, not before this time (seconds since the epoch), and it counts as a failure.
-        ``doubtful``: whether it is published cannot be told: nothing counts as a failure, and a run that was told to stop or
-        to pause stays as it is, for whoever claims it next. Raises FencedError, ConflictError where the table of transitions
-        forbids it.
+        ``doubtful``: whether it is published cannot be told: that is no failure to give up by, and a run that was told to
+        stop or, given back, to pause, stays as it is until ``retry_at``, for whoever claims it then. Raises FencedError,
+        ConflictError where the table of transitions forbids it.
         """
 
-    def command(self, run_id: str, command: Command, deed: Deed) -> Run:
-        """Carry out what needs no worker, and leave the rest to the run's. Raises NotFoundError, ConflictError where the
-        state forbids it.
+    def command(self, run_id: str, command: Command, deed: Deed, *, doubtful: bool = False) -> Run:
+        """Carry out what needs no worker, and leave the rest to the run's. ``doubtful``: whether it is published cannot be
+        told, so that a stop is left to a worker; a second one, while the first waits for the archive, ends it. Raises
+        NotFoundError, ConflictError where the state forbids it.
         """
 
     def lost(self, owner_prefix: str) -> int:

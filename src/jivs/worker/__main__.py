@@ -28,7 +28,11 @@ _ASK_SECONDS = 1.0
 def main() -> int:
     """Dispatch and schedule; 2 if the settings are wrong. In each fork: execute runs."""
     logs.setup("WARNING", "console")
-    server = forks.start(bootstrap.preload)
+    try:
+        server = forks.start(bootstrap.preload)
+    except OSError as error:
+        logs.announce(f"Error: {error.strerror}. Workers need it.", logging.ERROR)
+        return 2
     if server is None:
         return child.main()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import selectors
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -12,7 +13,7 @@ from contextlib import suppress
 from jivs.errors import JivsError
 from jivs.operations.execute import LEASE_SECONDS, LETTING_GO_SECONDS
 from jivs.ports.service import Service
-from jivs.worker.forks import Forked, Forks
+from jivs.worker.forks import Forked, Forks, GoneError
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
@@ -65,7 +66,7 @@ class _Child:
         if code is None:  # it closed its standard output, and lives
             self.process.kill()
             code = self.process.wait(_LAST_SECONDS)
-        return code or 0
+        return -signal.SIGKILL if code is None else code
 
 
 class Dispatcher:
@@ -100,7 +101,12 @@ class Dispatcher:
 
     def _dispatch(self) -> None:
         while not self._ended.is_set():
-            self._fill()
+            try:
+                self._fill()
+            except GoneError:
+                if self._ended.is_set():
+                    return
+                raise
             for key, _ in self._selector.select(_POLL_SECONDS if self._service.queue.healthy() else _DEAF_SECONDS):
                 if key.data is None:
                     os.read(self._heard, 1 << 12)
@@ -134,17 +140,20 @@ class Dispatcher:
         wanted = max(busy + max(0, waiting - len(idle)), busy + _SPARE, _WARM)
         if time.monotonic() >= self._spawn_after:
             for _ in range(min(wanted, self._size) - len(self._children)):
-                self._spawn()
+                if not self._spawn():
+                    break
 
-    def _spawn(self) -> None:
+    def _spawn(self) -> bool:
+        """Whether there is one more."""
         try:
-            child = _Child(self._forks.worker())
+            child = _Child(self._forks.worker(self._ended))
         except OSError as error:
             _LOG.error("No worker can be started: %s.", error)
             self._spawn_after = time.monotonic() + _RESPAWN_SECONDS
-            return
+            return False
         self._children.append(child)
         self._selector.register(child.process.stdout, selectors.EVENT_READ, child)
+        return True
 
     def _hear(self, child: _Child) -> None:
         if child.heard():

@@ -1,8 +1,9 @@
 """The fork server: workers begin as copies of a process that has loaded all that they need, in hundredths of a second
 instead of more than one, and share its memory.
 
-It is forked itself before the dispatcher has threads, and does nothing but fork. What it forks becomes the dispatcher's own
-child: the process in between ends, and the dispatcher is whom Linux then makes the parent (``PR_SET_CHILD_SUBREAPER``).
+It is forked itself before the dispatcher has threads of its own, and does nothing but fork. What it forks becomes the
+dispatcher's own child: the process in between ends, and the dispatcher is whom Linux then makes the parent
+(``PR_SET_CHILD_SUBREAPER``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gc
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +21,7 @@ from pathlib import Path
 
 _SUBREAPER = 36
 _ANSWER_SECONDS = 60.0
+_LOOK_SECONDS = 0.25
 _TICK = 0.02
 _MOST_DESCRIPTORS = 1 << 20
 
@@ -40,7 +43,10 @@ class Forked:
         """Its exit code, negative for a signal; None if it still runs after so long."""
         end = time.monotonic() + seconds
         while self._code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # somebody else was told
+                pid, status = self.pid, 0
             if pid:
                 self._code = os.waitstatus_to_exitcode(status)
             elif time.monotonic() > end:
@@ -60,18 +66,26 @@ class Forks:
     def __init__(self, server: int, channel: socket.socket) -> None:
         self._server = server
         self._channel = channel
-        channel.settimeout(_ANSWER_SECONDS)  # it may still be loading
+        channel.settimeout(_LOOK_SECONDS)
 
     def close(self) -> None:
-        """Let the fork server end. Workers go on."""
+        """End the fork server. Workers go on."""
         self._channel.close()
-        os.waitpid(self._server, 0)
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self._server, signal.SIGKILL)  # it has nothing to lose, and may hang
+            os.waitpid(self._server, 0)
 
-    def worker(self) -> Forked:
-        """A new one. Raises GoneError, and OSError where the system allows no more processes."""
-        (hears, stdin), (stdout, says) = os.pipe(), os.pipe()
+    def worker(self, ended: threading.Event) -> Forked:
+        """A new one. Raises GoneError, also when nobody needs it any more, and OSError where the system allows no more."""
+        hears, stdin = os.pipe()
         try:
-            pid = self._ask(hears, says)
+            stdout, says = os.pipe()
+        except OSError:
+            os.close(hears)
+            os.close(stdin)
+            raise
+        try:
+            pid = self._ask(hears, says, ended)
         except BaseException:
             os.close(stdin)
             os.close(stdout)
@@ -81,10 +95,16 @@ class Forks:
             os.close(says)
         return Forked(pid, stdin, stdout)
 
-    def _ask(self, hears: int, says: int) -> int:
+    def _ask(self, hears: int, says: int, ended: threading.Event) -> int:
+        end = time.monotonic() + _ANSWER_SECONDS
+        answer: bytes | None = None
         try:
             socket.send_fds(self._channel, [b"1"], [hears, says])
-            answer = self._channel.recv(8)
+            while answer is None:
+                with suppress(TimeoutError):  # it may still be loading
+                    answer = self._channel.recv(8)
+                if answer is None and (ended.is_set() or time.monotonic() > end):
+                    raise GoneError("it does not answer")
         except OSError as error:
             raise GoneError(str(error)) from error
         if not answer:
@@ -96,8 +116,12 @@ class Forks:
 
 
 def start(load: Callable[[], None]) -> Forks | None:
-    """Start the fork server, which calls ``load`` first. None in a worker, who may now begin. There are no threads yet."""
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+    """Start the fork server, which calls ``load`` first. None in a worker, who may now begin. Python has no other thread.
+    Raises OSError where the system does not let us be the parent of what is forked.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may ignore it, and then nobody hears of exit codes
+    if ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl(PR_SET_CHILD_SUBREAPER): {os.strerror(ctypes.get_errno())}")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if server := os.fork():
         theirs.close()

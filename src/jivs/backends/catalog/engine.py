@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jivs.backends.catalog import migrating
-from jivs.backends.catalog.tables import HEAD, OLDEST, compatibility
+from jivs.backends.catalog.tables import HEAD, compatibility
 from jivs.domain.source import Address
 from jivs.errors import UnreachableError, UserError
 from jivs.ports.metrics import PoolUse
@@ -191,11 +191,9 @@ class Engine:
     def _fits(self, connection: sa.Connection) -> bool:
         """Whether the schema is ours, or a newer one that our code may work on. Raises UserError for one that it may not."""
         version = _version(connection)
-        if version is None or version < HEAD:
-            return False
+        if version is None or version <= HEAD:
+            return version == HEAD
         oldest = connection.execute(sa.select(sa.func.max(compatibility.c.oldest))).scalar()
-        if version == HEAD:
-            return bool(oldest == OLDEST)  # or whoever brought it up ended before it had noted that
         if oldest is None or oldest > HEAD:
             raise UserError(f"The catalog {self.shown} belongs to a newer JiVS (schema {version}): upgrade JiVS.")
         _LOG.info("The catalog %s has schema %s, of a newer JiVS that lets this one work on it.", self.shown, version)

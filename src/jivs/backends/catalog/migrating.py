@@ -18,6 +18,9 @@ from jivs.backends.catalog.tables import OLDEST, compatibility
 _MIGRATING = 0x6A697673
 """The advisory lock of whoever migrates."""
 
+_NOTED = "0007"
+"""The first revision with a table for it."""
+
 _LOCK_MS = 500
 _AGAIN_SECONDS = 0.2
 _GIVE_UP_SECONDS = 300.0
@@ -34,8 +37,13 @@ def upgrade(connection: sa.Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-    connection.execute(compatibility.delete())
-    connection.execute(compatibility.insert().values(oldest=OLDEST))
+
+
+def note(connection: sa.Connection, revision: str) -> None:
+    """Write down which code may work on the schema, in the transaction of each revision that brings it nearer to ours."""
+    if revision >= _NOTED:
+        connection.execute(compatibility.delete())
+        connection.execute(compatibility.insert().values(oldest=OLDEST))
 
 
 def wait_for_turn(connection: sa.Connection) -> None:

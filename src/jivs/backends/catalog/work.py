@@ -9,8 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jivs.backends.catalog import paces, rows, submission, trail
+from jivs.backends.catalog import orders, paces, rows, submission, trail
 from jivs.backends.catalog.engine import Engine
+from jivs.backends.catalog.orders import ENDED as _ENDED
 from jivs.backends.catalog.prepared import Prepared, parameter
 from jivs.backends.catalog.tables import events, run_logs, runs, sources
 from jivs.domain.audit import Deed
@@ -26,17 +27,15 @@ _FARTHEST = 600.0
 
 _EVENT_SECONDS = 3600.0
 _MOST_WAITING = 1000
-_ENDED = 0.0
-"""In place of a lease's end, for all clocks: whoever had it has ended, or fell silent."""
-
 _MINE = runs.c.extraction_id > 0
 _NOW = parameter("now", sa.Float)
 _OTHER = runs.alias()
-_SILENT = sa.and_(runs.c.lease_until <= _ENDED, runs.c.state.in_(["RUNNING", "PAUSED"]), _MINE)
+_DUE = sa.or_(runs.c.not_before <= _NOW, runs.c.not_before > _NOW + _FARTHEST)
+_SILENT = sa.and_(runs.c.lease_until <= _ENDED, runs.c.state.in_(["RUNNING", "PAUSED"]), _MINE, _DUE)
 _READY = sa.and_(
     runs.c.state == "PENDING",
     _MINE,
-    sa.or_(runs.c.not_before <= _NOW, runs.c.not_before > _NOW + _FARTHEST),
+    _DUE,
     ~sa.exists().where(_OTHER.c.extraction_id == runs.c.extraction_id, _OTHER.c.state.in_(["RUNNING", "PAUSED"])),
 )
 _IN_TURN = (runs.c.priority.desc(), runs.c.seq)
@@ -171,17 +170,17 @@ class SqlWork:
                     return None
                 submission.lock(self._engine, connection, row["source_id"], row["extraction_id"])
                 silent = row["lease_until"] is not None
-                held = silent and row["order"] == Order.PAUSE.value  # for whoever has it to see whether it is published
+                told = row["order"] if silent else Order.GO_ON.value  # then it is only looked at, whether it is published
                 granted = self._grant(connection, row, now, silent=silent)
                 if granted:
                     taken = {
-                        "state": row["state"] if held else RunState.RUNNING.value,
-                        "order": row["order"] if silent else Order.GO_ON.value,
+                        "state": row["state"] if told == Order.PAUSE.value else RunState.RUNNING.value,
+                        "order": told,
                         "owner": owner,
                         "epoch": row["epoch"] + 1,
                         "lease_until": now + seconds,
                         "connections": granted,
-                        **(rows.failed(row, row["partitions_done"]) if silent and not held else {}),
+                        **(rows.failed(row, row["partitions_done"]) if silent and not told else {}),
                         "started_at": row["started_at"] or now,
                         "updated_at": now,
                         "phase": "starting",
@@ -192,7 +191,9 @@ class SqlWork:
 
     def _next(self, connection: sa.Connection, now: float, full: set[int]) -> Any:
         if not full:
-            return _NEXT_SILENT(connection).mappings().first() or _NEXT_READY(connection, now=now).mappings().first()
+            return (
+                _NEXT_SILENT(connection, now=now).mappings().first() or _NEXT_READY(connection, now=now).mappings().first()
+            )
         elsewhere = runs.c.source_id.not_in(sorted(full))
         for query in (_first(_SILENT & elsewhere, runs.c.seq), _first(_READY & elsewhere, *_IN_TURN)):
             row = connection.execute(query, {"now": now}).mappings().first()
@@ -279,19 +280,20 @@ class SqlWork:
         doubtful: bool = False,
     ) -> bool:
         now = self._now()
-        values = {"message": message, "updated_at": now, **_FREE, **(_counted(counts) if counts is not None else {})}
+        values = {"message": message, "updated_at": now, **orders.FREE, **(_counted(counts) if counts is not None else {})}
         with self._engine.write() as connection:
             row = self._require(connection, run_id, epoch, to)
             if to is RunState.PAUSED and row["state"] == RunState.RUNNING.value and row["order"] not in _STOPPING:
                 return False
-            ordered = _as_ordered(to, row["order"])
+            ordered = orders.as_ordered(to, row["order"])
             if doubtful and ordered is not to:  # for whoever claims it to see whether it is published
-                values |= {"state": row["state"], **_LOST}
+                values |= {"state": row["state"], **orders.LOST}
             else:
                 values |= {"state": ordered.value, "order": "", **({"ended_at": now} if ordered.ended else {})}
             if retry_at:
                 done = values.get("partitions_done", row["partitions_done"])
-                values |= {"not_before": retry_at, **({} if doubtful else rows.failed(row, done))}
+                again = {"failed": rows.run(row).failures + 1} if doubtful else rows.failed(row, done)
+                values |= {"not_before": retry_at, **again}
             self._set(connection, run_id, values)
         return True
 
@@ -306,7 +308,7 @@ class SqlWork:
     def lost(self, owner_prefix: str) -> int:
         mine = sa.and_(runs.c.lease_until.is_not(None), runs.c.owner.startswith(owner_prefix, autoescape=True), _MINE)
         with self._engine.write() as connection:
-            return connection.execute(runs.update().where(mine).values(**_LOST)).rowcount
+            return connection.execute(runs.update().where(mine).values(**orders.LOST)).rowcount
 
     def silent(self, seconds: float) -> int:
         now, watched, ended = self._clock.monotonic(), self._watched, 0
@@ -321,19 +323,18 @@ class SqlWork:
             if now - since >= seconds:
                 same = sa.and_(runs.c.id == id_, runs.c.epoch == epoch, runs.c.lease_until == until)
                 with self._engine.write() as connection:
-                    ended += connection.execute(runs.update().where(same).values(**_LOST)).rowcount
+                    ended += connection.execute(runs.update().where(same).values(**orders.LOST)).rowcount
         return ended
 
     # -- commanding -----------------------------------------------------------------------------------------------
 
-    def command(self, run_id: str, command: Command, deed: Deed) -> Run:
+    def command(self, run_id: str, command: Command, deed: Deed, *, doubtful: bool = False) -> Run:
         now = self._now()
         with self._engine.write() as connection:
             row = connection.execute(sa.select(runs).where(runs.c.id == run_id, _MINE).with_for_update()).mappings().first()
             if row is None:
                 raise NotFoundError(f"There is no run {run_id}.")
-            at_work = (row["lease_until"] or _ENDED) > _ENDED
-            change = _COMMANDS[command](row, at_work)
+            change = orders.CHANGES[command](row, now, doubtful)
             if change.get("state") == RunState.CANCELLED.value:
                 change |= {"ended_at": now}
             trail.append(self._engine, connection, now, deed)
@@ -435,9 +436,7 @@ class SqlWork:
         return len(gone)
 
 
-_LOST: dict[str, Any] = {"lease_until": _ENDED, "connections": 0}
 _STOPPING = {Order.PAUSE.value, Order.CANCEL.value}
-_FREE: dict[str, Any] = {"owner": "", "lease_until": None, "connections": 0, "phase": ""}
 
 
 def _free(used: int, cap: int) -> bool:
@@ -452,48 +451,3 @@ def _share(cap: int, runs: int) -> int:
 
 def _counted(counts: Counts) -> dict[str, int]:
     return {name: getattr(counts, name) for name in rows.COUNTS}
-
-
-def _as_ordered(to: RunState, order: str) -> RunState:
-    """What a run that is let go of becomes, if it was told something in that moment."""
-    if not to.ended and order == Order.CANCEL.value:
-        return RunState.CANCELLED
-    return RunState.PAUSED if to is RunState.PENDING and order == Order.PAUSE.value else to
-
-
-def _refused(row: Any, verb: str) -> ConflictError:
-    ordered = f", and told to {row['order']}" if row["order"] else ""
-    return ConflictError(f"Run {row['id']} is {row['state']}{ordered}: it cannot be {verb}.")
-
-
-def _away(row: Any, state: RunState) -> dict[str, Any]:
-    """A change that no worker has to carry out; whoever should still be at it is fenced."""
-    return {"state": state.value, "order": "", "epoch": row["epoch"] + 1, **_FREE}
-
-
-def _stop(row: Any, at_work: bool) -> dict[str, Any]:
-    """A run whose worker fell silent may be published: whoever takes it over looks into the archive, and ends it."""
-    if row["state"] not in submission.UNENDED:
-        raise _refused(row, "stopped")
-    if at_work or row["lease_until"] is not None:
-        return {"order": Order.CANCEL.value}
-    return _away(row, RunState.CANCELLED)
-
-
-def _pause(row: Any, at_work: bool) -> dict[str, Any]:
-    if row["state"] not in {"PENDING", "RUNNING"} or row["order"] == Order.CANCEL.value:
-        raise _refused(row, "paused")
-    if at_work or row["lease_until"] is not None:
-        return {"order": Order.PAUSE.value}
-    return _away(row, RunState.PAUSED)
-
-
-def _resume(row: Any, at_work: bool) -> dict[str, Any]:
-    if row["order"] == Order.CANCEL.value or (row["state"] != "PAUSED" and row["order"] != Order.PAUSE.value):
-        raise _refused(row, "resumed")
-    if at_work:
-        return {"state": RunState.RUNNING.value, "order": ""}
-    return {**_away(row, RunState.PENDING), "failures": 0, "failed": 0, "not_before": 0.0}
-
-
-_COMMANDS = {Command.STOP: _stop, Command.PAUSE: _pause, Command.RESUME: _resume}
