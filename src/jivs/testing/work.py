@@ -326,6 +326,18 @@ class WorkSuite(OrdersSuite):
         taken = [run.id for run in iter(lambda: work.claim("w3", 3), None)]
         assert taken == ["r1", "r2"]
 
+    def test_a_clock_that_is_set_back_keeps_no_lost_run_waiting(self, make: Make, work: Work, clock: FakeClock) -> None:
+        """Also one that had waited for another attempt before."""
+        self.start(work, make())
+        run = work.claim("host:1:a", 60)
+        assert run is not None
+        work.settle("r1", run.epoch, RunState.PENDING, "no answer", retry_at=clock.now().timestamp() + 10)
+        clock.advance(11)
+        assert work.claim("host:1:b", 60) is not None
+        clock.jump(-300)
+        assert work.lost("host:1:") == 1
+        assert work.claim("host:2:a", 60) is not None
+
     def test_lost_processes_lose_their_leases_at_once(self, make: Make, work: Work) -> None:
         self.start(work, make("one"), "r1")
         self.start(work, make("two"), "r2")

@@ -181,6 +181,7 @@ class SqlWork:
                         "lease_until": now + seconds,
                         "connections": granted,
                         **(rows.failed(row, row["partitions_done"]) if silent and not told else {}),
+                        "not_before": 0.0,
                         "started_at": row["started_at"] or now,
                         "updated_at": now,
                         "phase": "starting",
