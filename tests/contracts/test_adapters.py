@@ -22,6 +22,7 @@ import pytest
 from psycopg import sql
 
 from jivs import bootstrap, connectors
+from jivs.backends.catalog import submission
 from jivs.backends.catalog.accounts import SqlAccounts
 from jivs.backends.catalog.engine import Engine
 from jivs.backends.catalog.extractions import SqlExtractions
@@ -32,7 +33,8 @@ from jivs.backends.catalog.sqlite_upkeep import SqliteUpkeep
 from jivs.backends.catalog.work import SqlWork
 from jivs.backends.children import ChildProcesses
 from jivs.backends.store.local import LocalShelf, LocalStore
-from jivs.domain.registry import SourceDraft
+from jivs.domain.extraction import ExtractionDraft, WhenBusy
+from jivs.domain.registry import Source, SourceDraft
 from jivs.domain.source import Address, Limits
 from jivs.errors import UserError
 from jivs.ports.accounts import Accounts
@@ -50,6 +52,7 @@ from jivs.settings import Settings, environment
 from jivs.testing.accounts import AccountsSuite, deed
 from jivs.testing.children import SECONDS, ChildrenSuite
 from jivs.testing.clock import FakeClock
+from jivs.testing.orders import DEED, JOB, Make
 from jivs.testing.servers import MariaServer, PostgresServer, wait_for
 from jivs.testing.suites import CatalogSuite, ConnectorSuite, ShelfSuite, StoreSuite
 from jivs.testing.upkeep import VIEWER, Opened, UpkeepSuite, names, saved
@@ -225,6 +228,25 @@ class TestPostgreSQLWork(_Work):
         engine = Engine(Address.parse(pg, lambda _: None))
         yield engine
         engine.close()
+
+    def test_no_two_runs_of_an_extraction_begin_at_once_on_two_sources(
+        self, make: Make, source: Callable[..., Source], work: Work, extractions: Extractions, pg: str
+    ) -> None:
+        """Its source was changed while a run of it waited; another worker is just claiming that one."""
+        made, other = make("one", when_busy=WhenBusy.QUEUE), source("other")
+        work.submit(made, "r1", "/a", "ada", DEED)
+        draft = ExtractionDraft(name="one", source_id=other.id, job=JOB, when_busy=WhenBusy.QUEUE)
+        work.submit(extractions.change(made.id, made.version, draft, DEED), "r2", "/a", "ada", DEED)
+        with psycopg.connect(pg) as first, ThreadPoolExecutor(1) as beside:
+            for number in (submission.ON_SOURCE + made.source_id, submission.ON_EXTRACTION + made.id):
+                first.execute("SELECT pg_advisory_xact_lock(%s)", (number,))
+            first.execute("UPDATE runs SET state = 'RUNNING', epoch = 1, lease_until = 1e12 WHERE id = 'r1'")
+            second = beside.submit(work.claim, "w2", 60)
+            with psycopg.connect(pg, autocommit=True) as watch:
+                waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
+                wait_for(lambda: second.done() or watch.execute(waits).fetchone() is not None, 30)
+            first.commit()
+            assert second.result() is None
 
 
 class TestChildProcesses(ChildrenSuite):

@@ -20,7 +20,7 @@ _TELLING = 0x6A697665
 ON_SOURCE = 0x6A69 << 40
 """Added to a source's id: the advisory lock of whoever claims a run on it."""
 
-_ON_EXTRACTION = 0x6A6A << 40
+ON_EXTRACTION = 0x6A6A << 40
 """As well: an extraction may have runs on two sources, of before and after it was changed."""
 
 MOST_QUEUED = 1000
@@ -44,7 +44,7 @@ def hold(connection: sa.Connection, extraction_id: int) -> int:
 
 def lock(engine: Engine, connection: sa.Connection, source_id: int, extraction_id: int) -> None:
     """Nobody else begins a run on the source, or of the extraction, until the transaction ends."""
-    engine.lock(connection, ON_SOURCE + source_id, _ON_EXTRACTION + extraction_id)
+    engine.lock(connection, ON_SOURCE + source_id, ON_EXTRACTION + extraction_id)
 
 
 def submit(
