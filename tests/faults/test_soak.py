@@ -35,10 +35,13 @@ HOUR = 3600
 
 
 class Rounds:
-    """Rounds of one scene. ``took``: the seconds from each kill -9 of a worker until another process had its run."""
+    """Rounds of one scene. ``took``: the seconds from each kill -9 of a worker until another process had its run; ``beside``:
+    where another fault was played right before, so that its dispatcher may be gone as well.
+    """
 
     def __init__(self, at: Scene, seed: int) -> None:
-        self.at, self.chance, self.took = at, random.Random(seed), list[float]()
+        self.at, self.chance, self.took, self.beside = at, random.Random(seed), list[float](), list[float]()
+        self.alone = True
 
     def play(self, faults: dict[str, Fault], count: int) -> None:
         """Each round two faults, each fault as often as the others."""
@@ -49,6 +52,7 @@ class Rounds:
             played = (names.pop(), names.pop())
             for name in played:
                 time.sleep(self.chance.random())
+                self.alone = faults[name] == self.worker and (name == played[0] or faults[played[0]] == self.worker)
                 faults[name]()
             try:
                 self.at.all_end_well()
@@ -69,7 +73,7 @@ class Rounds:
             if ended:  # it had told of its end a moment ago
                 return
             if now not in {None, before[run]}:
-                self.took.append(time.monotonic() - began)
+                (self.took if self.alone else self.beside).append(time.monotonic() - began)
                 return
             time.sleep(0.01)
         raise AssertionError("nobody took the run over")
@@ -109,7 +113,8 @@ class Rounds:
         with capsys.disabled():
             sys.stdout.write(
                 f"\n{name}: {len(self.took)} workers killed, their runs went on after {statistics.median(self.took):.2f} s "
-                f"(median), {max(self.took):.2f} s (longest)\n"
+                f"(median), {max(self.took):.2f} s (longest); {len(self.beside)} beside another fault, after "
+                f"{max(self.beside, default=0.0):.2f} s at most\n"
             )
 
 
