@@ -255,9 +255,8 @@ def _metrics(settings: Settings, process: str) -> Metrics:
 
 def _spools(settings: Settings) -> Path:
     """A folder of our own: what else lies beside it is neither measured nor removed."""
-    return (
-        Path(settings.temp_dir, "jivs-spool") if settings.temp_dir else settings.catalog_path.with_name("spool").absolute()
-    )
+    own = Path(settings.temp_dir, "jivs-spool") if settings.temp_dir else settings.catalog_path.with_name("spool")
+    return own.absolute()
 
 
 def _tracing(settings: Settings, process: str) -> Tracing:

@@ -18,14 +18,13 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
 from click.testing import Result
 from typer.testing import CliRunner
 
 from jivs.backends.catalog import tables
 from jivs.cli.main import app
 from jivs.domain.backup import HEADER_BYTES
+from jivs.testing import upkeep
 from jivs.testing.servers import PASSWORD, RedisServer, free_port
 from jivs.testing.service import ServiceProcess
 
@@ -294,17 +293,7 @@ def test_an_archive_that_is_gone_is_found(lite: Place, data: Path) -> None:
 
 
 def make_older(place: Place, version: str) -> None:
-    """A catalog as an older JiVS made it."""
-    import sqlalchemy as sa
-
-    url = place.settings.get("DATABASE_URL", f"sqlite:///{place.state / 'jivs' / 'catalog.db'}")
-    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-    with engine.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(Path(tables.__file__).parent / "migrations"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, version)
-    engine.dispose()
+    upkeep.make_older(place.settings.get("DATABASE_URL", f"sqlite:///{place.state / 'jivs' / 'catalog.db'}"), version)
 
 
 def test_an_older_catalog_is_saved_as_it_is_and_brought_up_by_its_restore(place: Place, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from jivs import bootstrap
 from jivs.settings import Settings
 from jivs.testing.service import ServiceProcess
+from jivs.worker import dispatcher
 from jivs.worker.dispatcher import Dispatcher
 from jivs.worker.forks import Forked, Forks, GoneError
 
@@ -85,6 +86,21 @@ def test_who_can_start_no_workers_any_more_lets_those_at_hand_end_and_ends(state
     with pytest.raises(GoneError):
         keeper.run()
     assert [child.process.wait(0) for child in keeper._children] == [0]
+
+
+def test_a_worker_that_was_let_go_is_not_woken(tmp_path: Path) -> None:
+    """Its descriptor may be another file's by then."""
+    child = dispatcher._Child(Slow().worker(threading.Event()))
+    number = child.process.stdin
+    child.close()
+    other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
+    os.dup2(other, number)
+    child.wake()
+    for descriptor in {other, number}:
+        os.close(descriptor)
+    assert (tmp_path / "other").read_bytes() == b""
+    child.process.kill()
+    assert child.ended() == -9
 
 
 FORKING = """

@@ -15,21 +15,16 @@ from alembic.config import Config
 from jivs.backends.catalog import migrating, tables
 from jivs.backends.catalog.engine import Engine
 from jivs.domain.source import Address
+from jivs.testing.upkeep import make_older
 
 OLD = "0007"
 
 
 def old_catalog(url: str) -> None:
     """A catalog of an older version, with a run."""
-    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(Path(tables.__file__).parent / "migrations"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, OLD)
-        connection.execute(tables.compatibility.update().values(oldest=OLD))
-    engine.dispose()
+    make_older(url, OLD)
     with psycopg.connect(url) as connection:
+        connection.execute("update compatibility set oldest = %s", (OLD,))
         connection.execute(
             "insert into runs (id, kind, source, archive, digest, state, message, epoch, owner, created_at, updated_at) "
             "values ('r1', 'extract', 's', 'a', '', 'RUNNING', '', 1, '', 1, 1)"

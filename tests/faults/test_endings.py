@@ -101,6 +101,11 @@ def scene(state: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     return Scene(service, service.extractions().add(draft, "test", DEED).id, database)
 
 
+def silent(_: object) -> list[int]:
+    """In place of ``chain.numbers``: an archive that cannot be asked."""
+    raise StoreError("the store is away")
+
+
 def test_a_worker_that_dies_when_it_has_published(scene: Scene) -> None:
     run = scene.start()
     extract(scene.service.app, scene.job(run), Progress())
@@ -127,10 +132,6 @@ def test_an_archive_that_cannot_be_asked_leaves_the_end_open(scene: Scene, monke
     extract(scene.service.app, scene.job(run), Progress())
     scene.die()
     with monkeypatch.context() as away:
-
-        def silent(_: object) -> list[int]:
-            raise StoreError("the store is away")
-
         away.setattr(chain, "numbers", silent)
         left = scene.execute(scene.claim())
         assert (left.state, left.message) == (RunState.PENDING, "the store is away")
@@ -150,9 +151,6 @@ def test_a_stopped_run_is_not_cancelled_while_the_archive_cannot_be_asked(
     scene.die()
     operations.command(scene.service, "test", scene.extraction, Command.STOP)
 
-    def silent(_: object) -> list[int]:
-        raise StoreError("the store is away")
-
     with monkeypatch.context() as away:
         away.setattr(chain, "numbers", silent)
         waits = []
@@ -168,9 +166,6 @@ def test_a_stopped_run_is_not_cancelled_while_the_archive_cannot_be_asked(
 
 def test_a_second_stop_ends_a_run_whose_archive_stays_away(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that waits for another attempt: else its extraction could never be removed."""
-
-    def silent(_: object) -> list[int]:
-        raise StoreError("there is no such bucket")
 
     run = scene.start()
     monkeypatch.setattr(chain, "numbers", silent)
@@ -194,9 +189,6 @@ def test_a_stop_while_the_archive_cannot_be_asked_cancels_nothing_yet(scene: Sce
         monkeypatch.setattr(chain, "numbers", silent)
         raise StoreError("the store is away")
 
-    def silent(_: object) -> list[int]:
-        raise StoreError("the store is away")
-
     monkeypatch.setattr(chain, "_finish", failing)
     left = scene.execute(run)
     assert (left.state, left.order) == (RunState.RUNNING, Order.CANCEL)
@@ -205,9 +197,6 @@ def test_a_stop_while_the_archive_cannot_be_asked_cancels_nothing_yet(scene: Sce
 
 
 def test_an_archive_that_was_away_for_long_costs_no_attempt(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(_: object) -> list[int]:
-        raise StoreError("the store is away")
-
     run = scene.start()
     with monkeypatch.context() as away:
         away.setattr(chain, "numbers", silent)

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from jivs import bootstrap
 from jivs.backends import processes
 from jivs.backends.store import _spool
 from jivs.backends.store._spool import clean
+from jivs.settings import Settings
 
 NOBODY = "4194305"
 """No process has it: Linux gives ids below 2^22."""
@@ -91,3 +93,9 @@ def test_what_cannot_be_seen_in_a_spool_keeps_nobody_from_working(tmp_path: Path
     monkeypatch.setattr(os, "scandir", guarded)
     assert _spool.size(tmp_path) == 1
     assert _spool.drop_dead(tmp_path) == 0
+
+
+def test_a_folder_for_spools_is_the_same_wherever_a_process_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in ({"temp_dir": "here"}, {"catalog": Path("state/catalog.db")}):
+        assert bootstrap._spools(Settings.model_construct(**given)).is_absolute(), given

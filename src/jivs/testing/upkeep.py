@@ -6,9 +6,14 @@ import io
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
+from jivs.backends.catalog import tables
 from jivs.domain.access import Role
 from jivs.domain.audit import Deed
 from jivs.errors import ConflictError, JivsError, UserError
@@ -146,3 +151,14 @@ class UpkeepSuite:
         with opened() as accounts:
             [entry] = accounts.trail()
         assert (entry.at, entry.deed.action) == (17.0, "catalog.restored")
+
+
+def make_older(url: str, version: str) -> None:
+    """A catalog as an older JiVS made it: ``sqlite:///`` or ``postgresql://``, with the schema of this version."""
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(tables.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+    engine.dispose()

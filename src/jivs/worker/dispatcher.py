@@ -40,8 +40,9 @@ class _Child:
     def wake(self) -> None:
         """There may be work."""
         self.idle_since = None
-        with suppress(OSError):  # it has ended, and the dispatcher is about to see that
-            os.write(self.process.stdin, b"\n")
+        if not self._closed:  # another file may have the number by now
+            with suppress(OSError):  # it has ended, and the dispatcher is about to see that
+                os.write(self.process.stdin, b"\n")
 
     def heard(self) -> bool:
         """Read what it said; False when it has ended."""
