@@ -21,6 +21,7 @@ from jivs import bootstrap
 from jivs.api.app import create
 from jivs.domain.access import RIGHTS, Right, Role
 from jivs.settings import Settings
+from jivs.testing.servers import wait_for
 from jivs.testing.service import ServiceProcess
 
 PASSWORD = "seven brown foxes dig"
@@ -160,10 +161,8 @@ def test_an_address_that_guesses_is_closed_and_what_expired_is_swept_at_a_start(
         assert client.post("/api/v1/auth/login", json=right).status_code == 429
     with sqlite3.connect(tmp_path / "jivs" / "catalog.db") as connection:
         connection.execute("insert into revoked_tokens values ('old', 1.0), ('new', 99999999999.0)")
-    with ServiceProcess(tmp_path):
-        pass
-    with sqlite3.connect(tmp_path / "jivs" / "catalog.db") as connection:
-        assert connection.execute("select token_id from revoked_tokens").fetchall() == [("new",)]
+    with ServiceProcess(tmp_path), sqlite3.connect(tmp_path / "jivs" / "catalog.db") as connection:
+        wait_for(lambda: connection.execute("select token_id from revoked_tokens").fetchall() == [("new",)], 20)
 
 
 def test_a_flood_of_logins_leaves_others_alone(tmp_path: Path) -> None:
