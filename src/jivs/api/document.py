@@ -139,11 +139,17 @@ def _completed(document: Schema) -> Schema:
     document["components"]["headers"] = {name: _described(*_HEADERS[name]) for name in _HEADERS}
     document["components"]["responses"] = {name: _problem(status) for status, (name, _, _) in _KINDS.items()}
     examples = json.loads(resources.files("jivs.api").joinpath("examples.json").read_text(encoding="utf-8"))
+    order = list(TAGS)  # routes stand as they are asked for most often; a reader logs in first
+    document["paths"] = dict(sorted(document["paths"].items(), key=lambda one: min(map(order.index, _tags(one[1])))))
     _link(document["paths"])
     for path, item in document["paths"].items():
         for method, operation in item.items():
             _complete(path, method, operation, examples.get(operation["operationId"], {}))
     return document
+
+
+def _tags(item: Schema) -> set[str]:
+    return {tag for operation in item.values() for tag in operation["tags"]}
 
 
 def _link(paths: Schema) -> None:

@@ -20,6 +20,8 @@ from jivs.ports.clock import Clock
 
 _SORTS = {"name": sources.c.folded, "createdAt": sources.c.created_at, "updatedAt": sources.c.updated_at}
 
+_ONE = f"SELECT {', '.join(sources.c.keys())} FROM sources WHERE id = CAST(? AS BIGINT)"
+
 
 class SqlRegistry:
     """Sources in SQLite or PostgreSQL."""
@@ -41,9 +43,8 @@ class SqlRegistry:
         return found
 
     def source(self, source_id: int) -> Source | None:
-        with self._engine.read() as connection:
-            row = connection.execute(sa.select(sources).where(sources.c.id == source_id)).mappings().first()
-        return _source(row) if row is not None else None
+        found = self._engine.fetch((_ONE, (source_id,)))[0]
+        return _source(dict(zip(sources.c.keys(), found[0], strict=True))) if found else None
 
     def sources(
         self,
