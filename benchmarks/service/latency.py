@@ -45,7 +45,7 @@ def table(folder: Path, repeat: int) -> str:
     for catalog in ("SQLite", "PostgreSQL"):
         with _serving(folder / catalog, catalog) as service, service.client() as api:
             token = api.headers["Authorization"].partition(" ")[2]
-            pid = _answering(service.process.pid)
+            [pid] = service.parts("jivs api")
             for mode, load in _MODES.items():
                 found = [_load(service.url, token, mode, pid) for _ in range(repeat + 1)][1:]
                 shown = {key: statistics.median(one[key] for one in found) for key in found[0]}
@@ -110,11 +110,6 @@ def _rows() -> Iterator[tuple[Any, ...]]:
             "{}",
             1000,
         )
-
-
-def _answering(pid: int) -> int:
-    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    return next(one for one in children if "jivs.api" in Path(f"/proc/{one}/cmdline").read_text().split("\0"))
 
 
 def _cpu(pid: int) -> float:

@@ -15,9 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -84,6 +85,14 @@ def announce(message: str, level: int = logging.INFO) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Stderr):
             handler.handle(record)
+
+
+def call_process(name: str) -> None:
+    """What this process is called in lists of processes, where forks have the command line of their parent: at most 15
+    characters of ASCII.
+    """
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name, encoding="ascii")
 
 
 def watch_collector(seconds: float) -> None:

@@ -447,9 +447,14 @@ def _shown(location: tuple[int | str, ...]) -> str:
 
 
 def metrics_folder() -> Path | None:
-    """Where this process and its neighbours are measured as one; `jivs serve` names it to its children."""
+    """Where this process and its neighbours are measured as one; `jivs serve` names it."""
     name = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     return Path(name) if name else None
+
+
+def measure_in(variables: Mapping[str, str]) -> None:
+    """From now on, in this process and in those that it starts."""
+    os.environ.update(variables)
 
 
 def variable(name: str) -> str | None:

@@ -42,8 +42,7 @@ def test_a_request_costs_little_processor_time(tmp_path: Path) -> None:
         service.client() as api,
     ):
         source = api.post("/api/v1/sources", json={"name": "s", "url": f"sqlite:///{tmp_path}/s.db"}).json()["id"]
-        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
-        [pid] = [int(one) for one in children if "jivs.api" in Path(f"/proc/{one}/cmdline").read_text().split("\0")]
+        [pid] = service.parts("jivs api")
         asked, measures = 0, []
         for number in range(250):
             if number == 50:  # the first ones fill caches

@@ -11,7 +11,6 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -248,12 +247,8 @@ def listing(folder: Path, but: Path) -> set[str]:
 
 
 def api_process(service: ServiceProcess) -> int:
-    for task in Path(f"/proc/{service.process.pid}/task").iterdir():
-        for number in (task / "children").read_text().split():
-            with suppress(FileNotFoundError):
-                if b"\0jivs.api\0" in Path(f"/proc/{number}/cmdline").read_bytes():
-                    return int(number)
-    raise AssertionError("the API does not run")
+    [found] = service.parts("jivs api")
+    return found
 
 
 def memory(service: ServiceProcess) -> int:

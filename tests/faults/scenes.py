@@ -144,11 +144,11 @@ class Scene:
     @staticmethod
     def dispatchers(service: ServiceProcess) -> list[int]:
         """Its process that keeps workers, unless that has just ended."""
-        return [pid for pid in children(service.process.pid) if "jivs.worker" in command(pid)]
+        return service.parts("jivs dispatcher")
 
-    def process(self, module: str) -> int:
-        """The child of the service that runs this module."""
-        [found] = [pid for pid in children(self.service.process.pid) if module in command(pid)]
+    def process(self, called: str) -> int:
+        """The process of the service that is called so."""
+        [found] = self.service.parts(called)
         return found
 
     def log_in(self) -> None:
@@ -164,14 +164,6 @@ def children(pid: int) -> list[int]:
     """The processes that it started."""
     try:
         return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def command(pid: int) -> list[str]:
-    """Its command line; nothing if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except (FileNotFoundError, ProcessLookupError):
         return []
 

@@ -25,7 +25,7 @@ from jivs.domain.source import Address
 from jivs.testing.servers import wait_for
 from jivs.testing.service import ServiceProcess
 
-from .scenes import children, command, kill
+from .scenes import kill
 
 
 class Scene:
@@ -50,7 +50,7 @@ class Scene:
 
     def process(self, service: ServiceProcess) -> int:
         """The dispatcher of a service."""
-        [found] = [pid for pid in children(service.process.pid) if "jivs.worker" in command(pid)]
+        [found] = service.parts("jivs dispatcher")
         return found
 
     def of(self, pid: int) -> ServiceProcess:
@@ -59,7 +59,7 @@ class Scene:
 
     def standing(self) -> bool:
         """Whether every service has its dispatcher."""
-        return all(any("jivs.worker" in command(pid) for pid in children(one.process.pid)) for one in self.services)
+        return all(one.parts("jivs dispatcher") for one in self.services)
 
     def fired(self) -> list[datetime]:
         """The times that got a run, in the order in which they did."""

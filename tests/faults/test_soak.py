@@ -23,7 +23,7 @@ from jivs.testing.servers import PostgresServer, RabbitServer, RedisServer, Serv
 from jivs.testing.service import ServiceProcess
 from jivs.testing.wall import WallClock
 
-from .scenes import ENDED, KEYS, Scene, children, command, fill, kill, scene
+from .scenes import ENDED, KEYS, Scene, fill, kill, scene
 from .test_brokers import with_rabbit, with_redis
 from .test_cuts import far_scene
 
@@ -94,9 +94,8 @@ class Rounds:
 
     def api(self) -> None:
         """kill -9; nothing if it is just being started again."""
-        for pid in children(self.at.service.process.pid):
-            if "jivs.api" in command(pid):
-                kill(pid)
+        for pid in self.at.service.parts("jivs api"):
+            kill(pid)
 
     def dispatcher(self) -> None:
         """The same with one of the dispatchers, which may have the scheduler's duty."""

@@ -30,7 +30,7 @@ def test_a_killed_worker(tmp_path: Path, database: Path) -> None:
 def test_the_api_is_killed(tmp_path: Path, database: Path) -> None:
     with scene(tmp_path, database) as at:
         at.start()
-        kill(at.process("jivs.api"))
+        kill(at.process("jivs api"))
         health = httpx.get(f"{at.service.url}/actuator/health", timeout=30)  # it waits for the next process
         assert health.json()["status"] == "UP"
         at.all_end_well()
@@ -39,14 +39,14 @@ def test_the_api_is_killed(tmp_path: Path, database: Path) -> None:
 def test_the_dispatcher_is_killed(tmp_path: Path, database: Path) -> None:
     with scene(tmp_path, database) as at:
         at.start()
-        kill(at.process("jivs.worker"))
+        kill(at.process("jivs dispatcher"))
         at.all_end_well()
 
 
 def test_the_service_is_killed_and_started_again(tmp_path: Path, database: Path) -> None:
     with scene(tmp_path, database) as at:
         at.start()
-        processes = [at.service.process.pid, at.process("jivs.api"), at.process("jivs.worker"), *at.workers()]
+        processes = [at.service.process.pid, at.process("jivs api"), at.process("jivs dispatcher"), *at.workers()]
         for pid in processes:
             kill(pid)
         at.service.process.wait()
@@ -63,7 +63,7 @@ def test_a_newer_version_brings_the_schema_up_while_this_one_works(tmp_path: Pat
             newer.execute("alter table runs add column mood text not null default 'calm'")
             newer.execute("create table moods (id int)")
             newer.execute("update alembic_version set version_num = '9999'")
-            for pid in (*at.workers(), at.process("jivs.api"), at.process("jivs.worker")):
+            for pid in (*at.workers(), at.process("jivs api"), at.process("jivs dispatcher")):
                 kill(pid)
             at.all_end_well()
             at.one_more()

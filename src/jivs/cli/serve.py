@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from jivs.cli.frame import Output, build_service, clear_errors
-from jivs.cli.supervisor import supervise
+from jivs.cli.frame import Output, build_service, clear_errors, load_settings
+from jivs.cli.supervisor import Part, fork, supervise
 from jivs.errors import JivsError, SettingsError, UnreachableError
 
 if TYPE_CHECKING:
@@ -42,32 +45,42 @@ def serve(
     output: ServedOption = Output.TEXT,
 ) -> None:
     """Serve the REST API, and execute runs. At the first start the password of the first user is printed, once."""
-    with clear_errors(output):
-        _say(output)
-        service, settings = build_service()
-        from jivs.operations.users import first_admin
 
-        made = first_admin(service)
-        if made is not None and output is Output.JSON:
-            first = {"event": "first-user", "username": made[0].username, "password": made[1].reveal()}
-            print(json.dumps(first), file=sys.stderr, flush=True)
-        elif made is not None:
-            print(f"First user: {made[0].username}, password: {made[1].reveal()}", file=sys.stderr)
-            print("It is shown this once; jivs user password admin sets another.", file=sys.stderr, flush=True)
+    def prepare() -> None:
+        service, settings = build_service()
+        _make_first_user(service, output)
         _require_room(settings)
         _require_shelf(service)
+
+    def listen(settings: Settings) -> socket.socket:
         chosen = settings.server_port if port is None else port
-        public = _listen(settings.server_address, chosen, "SERVER_PORT or --port")
-        raise typer.Exit(_run(settings, public, workers=workers))
+        return _listen(settings.server_address, chosen, "SERVER_PORT or --port")
+
+    _run(output, prepare, listen, workers=workers)
 
 
 def worker(output: ServedOption = Output.TEXT) -> None:
     """Execute runs: beside the catalog of a `jivs serve` on this or another machine. Its management listener is its own."""
-    with clear_errors(output):
-        _say(output)
+
+    def prepare() -> None:
         _, settings = build_service()
         _require_room(settings)
-        raise typer.Exit(_run(settings, None, workers=True))
+
+    _run(output, prepare, None, workers=True)
+
+
+def _make_first_user(service: Service, output: Output) -> None:
+    from jivs.operations.users import first_admin
+
+    made = first_admin(service)
+    if made is None:
+        return
+    if output is Output.JSON:
+        first = {"event": "first-user", "username": made[0].username, "password": made[1].reveal()}
+        print(json.dumps(first), file=sys.stderr, flush=True)
+    else:
+        print(f"First user: {made[0].username}, password: {made[1].reveal()}", file=sys.stderr)
+        print("It is shown this once; jivs user password admin sets another.", file=sys.stderr, flush=True)
 
 
 def _require_room(settings: Settings) -> None:
@@ -100,25 +113,67 @@ def _require_shelf(service: Service) -> None:
         logging.getLogger("jivs").warning(error.message)
 
 
-def _run(settings: Settings, public: socket.socket | None, *, workers: bool) -> int:
-    """Keep the processes running, and measure them as one; the exit code."""
-    from jivs.bootstrap import new_metrics_folder
+def _run(
+    output: Output, prepare: Callable[[], None], listen: Callable[[Settings], socket.socket] | None, *, workers: bool
+) -> NoReturn:
+    """Prepare, and keep the processes running, measured as one. All are forks of this process, which connects to nothing."""
+    with clear_errors(output):
+        _say(output)
+        settings = load_settings()
+        from jivs.bootstrap import new_metrics_folder
+        from jivs.settings import measure_in
 
+        with new_metrics_folder() as folder:
+            measure_in(folder.variables)
+            _load(api=listen is not None or settings.management_port >= 0, workers=workers)
+            _apart(output, prepare)
+            public = listen(settings) if listen else None
+            raise typer.Exit(supervise(list(_parts(settings, public, workers=workers)), folder.tidy))
+
+
+def _load(*, api: bool, workers: bool) -> None:
+    """Load what forks need, once for all."""
+    from jivs import bootstrap
+
+    bootstrap.preload()
+    if api:
+        import_module("jivs.api.server")
+    if workers:
+        import_module("jivs.worker.child")
+        import_module("jivs.worker.dispatcher")
+    gc.collect()
+    gc.freeze()  # or looking at it would copy what is shared
+
+
+def _apart(output: Output, work: Callable[[], None]) -> None:
+    """Do something in a process of its own, which takes its connections and threads with it."""
+
+    def told() -> None:
+        try:
+            with clear_errors(output):
+                work()
+        except typer.Exit as ended:
+            raise SystemExit(ended.exit_code) from None
+
+    _, status = os.waitpid(fork(told), 0)
+    if status:
+        raise typer.Exit(abs(os.waitstatus_to_exitcode(status)))
+
+
+def _parts(settings: Settings, public: socket.socket | None, *, workers: bool) -> Iterator[Part]:
+    """The processes of the service."""
     private = None
     if settings.management_port >= 0:
         private = _listen(settings.management_address, settings.management_port, "MANAGEMENT_PORT")
     hears, rings = os.pipe()
-    with new_metrics_folder() as folder:
-        python = ["env", *(f"{name}={value}" for name, value in folder.variables.items()), sys.executable, "-m"]
-        commands: dict[str, tuple[list[str], list[int]]] = {}
-        if public is not None or private is not None:
-            given = [one.fileno() if one is not None else _NONE for one in (public, private)]
-            name = "API" if public is not None else "management listener"
-            inherited = [rings, *(number for number in given if number != _NONE)]
-            commands[name] = ([*python, "jivs.api", *(str(number) for number in (*given, rings))], inherited)
-        if workers:
-            commands["dispatcher of workers"] = ([*python, "jivs.worker", str(hears)], [hears])
-        return supervise(commands, folder.tidy)
+    if public is not None or private is not None:
+        name, short = ("API", "jivs api") if public is not None else ("management listener", "jivs management")
+        given = [one.detach() if one is not None else _NONE for one in (public, private)]
+        inherited = [rings, *(number for number in given if number != _NONE)]
+        yield Part(name=name, short=short, package="jivs.api", arguments=[*given, rings], descriptors=inherited)
+    if workers:
+        name, short = "dispatcher of workers", "jivs dispatcher"
+        yield Part(name=name, short=short, package="jivs.worker", arguments=[hears], descriptors=[hears])
 
 
 def _listen(address: str, port: int, setting: str) -> socket.socket:

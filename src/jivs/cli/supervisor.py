@@ -1,62 +1,135 @@
-"""Processes that `jivs serve` and `jivs worker` keep running."""
+"""Processes that `jivs serve` and `jivs worker` keep running: forks of their own process, which has loaded what they need
+and has nothing else: no thread, no connection.
+"""
 
 from __future__ import annotations
 
+import os
+import runpy
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType
+
+from jivs.logs import call_process
 
 _LONGEST_PAUSE = 5.0
 _SETTLED_SECONDS = 10.0
 _TICK = 0.05
 _TIDY_SECONDS = 1.0
 _WRONG_SETTINGS = 2
+_MOST_DESCRIPTORS = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A process to be kept: what it is, what lists of processes call it, the package that it executes with which arguments,
+    and the descriptors that it inherits under their numbers.
+    """
+
+    name: str
+    short: str
+    package: str
+    arguments: Sequence[int]
+    descriptors: Sequence[int]
+
+    def become(self, stdin: int) -> None:
+        """Be it, in a fork: nothing else stays open."""
+        os.setsid()
+        os.dup2(stdin, 0)
+        kept = sorted(self.descriptors)
+        for first, end in zip([3, *(number + 1 for number in kept)], [*kept, _MOST_DESCRIPTORS], strict=True):
+            os.closerange(first, end)
+        call_process(self.short)
+        sys.argv = [self.package, *map(str, self.arguments)]
+        runpy.run_module(self.package, run_name="__main__")
 
 
 class _Kept:
     """A child process. Its standard input ends with this process, and so does it."""
 
-    def __init__(self, name: str, command: Sequence[str], descriptors: Sequence[int]) -> None:
-        self.name = name
-        self._command = list(command)
-        self._descriptors = tuple(descriptors)
+    def __init__(self, part: Part) -> None:
+        self._part = part
         self._pause = 0.1
         self._due = 0.0
-        self.start()
+        self._stdin: int | None = None
+        self._pid: int | None = None
+        self._start()
 
-    def start(self) -> None:
-        """Start it."""
+    def _start(self) -> None:
         self._began = time.monotonic()
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            self._command, stdin=subprocess.PIPE, pass_fds=self._descriptors, start_new_session=True
-        )
+        if self._stdin is not None:
+            os.close(self._stdin)
+        hears, self._stdin = os.pipe()
+        try:
+            self._pid = fork(lambda: self._part.become(hears))
+        except OSError as error:
+            self._plan(f"cannot be started: {error.strerror}")
+        finally:
+            os.close(hears)
+
+    def _plan(self, what: str) -> None:
+        now = time.monotonic()
+        self._pause = 0.1 if now - self._began > _SETTLED_SECONDS else min(_LONGEST_PAUSE, self._pause * 2)
+        self._due = now + self._pause
+        print(f"The {self._part.name} {what}; it is started again.", file=sys.stderr, flush=True)
 
     def look_after(self) -> int | None:
         """Start it again if it has ended; the exit code where that would be of no use."""
-        code = self.process.poll()
-        if code is None:
+        if self._pid is None:
+            if time.monotonic() >= self._due:
+                self._start()
             return None
-        now = time.monotonic()
-        if not self._due:
-            lived = now - self._began
-            if code == _WRONG_SETTINGS:
-                return code
-            self._pause = 0.1 if lived > _SETTLED_SECONDS else min(_LONGEST_PAUSE, self._pause * 2)
-            self._due = now + self._pause
-            print(f"The {self.name} ended with {code}; it is started again.", file=sys.stderr, flush=True)
-        elif now >= self._due:
-            self._due = 0.0
-            self.start()
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        if not pid:
+            return None
+        self._pid, code = None, os.waitstatus_to_exitcode(status)
+        if code == _WRONG_SETTINGS:
+            return code
+        self._plan(f"ended with {code}")
         return None
 
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGTERM)
 
-def supervise(commands: Mapping[str, tuple[Sequence[str], Sequence[int]]], tidy: Callable[[], None] = lambda: None) -> int:
-    """Keep a child running for each command until SIGTERM or Ctrl-C; then they end in good order. The exit code.
+    def wait(self) -> None:
+        """Until it has ended."""
+        if self._pid is not None:
+            os.waitpid(self._pid, 0)
 
-    Beside each command stand the descriptors that it inherits. ``tidy`` is called about once a second.
+
+def fork(work: Callable[[], None]) -> int:
+    """The id of a new process that does ``work`` and then ends, with the code of a SystemExit if that is raised."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may ignore it, and then nobody hears of exit codes
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        work()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else bool(ended.code)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+
+def supervise(parts: Sequence[Part], tidy: Callable[[], None] = lambda: None) -> int:
+    """Keep each running until SIGTERM or Ctrl-C; then they end in good order. The exit code. ``tidy`` is called about once a
+    second.
     """
     ending: list[int] = []
 
@@ -65,7 +138,7 @@ def supervise(commands: Mapping[str, tuple[Sequence[str], Sequence[int]]], tidy:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    kept = [_Kept(name, command, descriptors) for name, (command, descriptors) in commands.items()]
+    kept = [_Kept(part) for part in parts]
     code, tidied = 0, time.monotonic()
     while not ending and not code:
         time.sleep(_TICK)
@@ -74,7 +147,7 @@ def supervise(commands: Mapping[str, tuple[Sequence[str], Sequence[int]]], tidy:
             tidied = time.monotonic()
         code = next((found for child in kept if (found := child.look_after()) is not None), 0)
     for child in kept:
-        child.process.terminate()
+        child.terminate()
     for child in kept:
-        child.process.wait()
+        child.wait()
     return code

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -71,6 +71,17 @@ class ServiceProcess:
         assert self._process is not None
         assert self._process.stderr is not None
         self.printed.extend(self._process.stderr)
+
+    def parts(self, called: str) -> list[int]:
+        """Its processes that lists of processes call so: ``jivs api``, ``jivs management``, ``jivs dispatcher``."""
+        pid = self.process.pid
+        found = []
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended, and so has each of them
+            for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    if Path(f"/proc/{child}/comm").read_text().strip() == called:
+                        found.append(child)
+        return found
 
     @contextmanager
     def client(self) -> Iterator[httpx.Client]:

@@ -1,4 +1,4 @@
-"""``python -m jivs.worker [BELL]``: the process of dispatcher and scheduler, a child of ``jivs serve`` or ``jivs worker``.
+"""``jivs.worker BELL``: the process of dispatcher and scheduler, a child of ``jivs serve`` or ``jivs worker``.
 
 It ends when its standard input does. ``BELL``: the descriptor of a pipe that rings when there may be work. Workers begin as
 forks of what this process is before it does anything.

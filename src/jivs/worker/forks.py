@@ -17,7 +17,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+
+from jivs.logs import call_process
 
 _SUBREAPER = 36
 _ANSWER_SECONDS = 60.0
@@ -127,13 +128,13 @@ def start(load: Callable[[], None]) -> Forks | None:
         theirs.close()
         return Forks(server, ours)
     ours.close()
-    _call("jivs forks")
+    call_process("jivs forks")
     load()
     gc.collect()
     gc.freeze()  # or looking at it would copy what is shared
     if not _serve(theirs):
         os._exit(0)
-    _call("jivs run")
+    call_process("jivs run")
     return None
 
 
@@ -177,9 +178,3 @@ def _fork() -> int:
     if between > 0:
         os.waitpid(between, 0)  # from now on, the new one has another parent
     return int.from_bytes(found, "big") if found else -1
-
-
-def _call(name: str) -> None:
-    """What the process is called in lists of processes, where all have the same command."""
-    with suppress(OSError):
-        Path("/proc/self/comm").write_text(name)

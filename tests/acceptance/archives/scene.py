@@ -53,9 +53,8 @@ def login(service: ServiceProcess, username: str, password: str) -> Iterator[htt
 
 def api_process(service: ServiceProcess) -> int:
     """The process that serves, a child of ``jivs serve``."""
-    return next(
-        number for number in children(service.process.pid) if b"\0jivs.api\0" in Path(f"/proc/{number}/cmdline").read_bytes()
-    )
+    [found] = service.parts("jivs api")
+    return found
 
 
 def children(process: int) -> list[int]:

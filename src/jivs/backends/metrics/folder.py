@@ -18,8 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from prometheus_client.mmap_dict import MmapedDict
-
 from jivs.errors import SettingsError
 
 _PREFIX = "jivs-metrics-"
@@ -100,6 +98,8 @@ def reading(folder: Path) -> Iterator[list[str]]:
 def _add(source: Path, target: Path) -> None:
     if not source.stat().st_size:
         return
+    from prometheus_client.mmap_dict import MmapedDict  # which looks for ``variables`` when it is loaded
+
     total = MmapedDict(str(target))
     try:
         for key, value, _, _ in MmapedDict.read_all_values_from_file(str(source)):
