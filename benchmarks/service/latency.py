@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 
+from benchmarks.service import bare
 from jivs.testing.servers import PostgresServer
 from jivs.testing.service import ServiceProcess
 
@@ -31,31 +32,40 @@ _MODES = {
     "think": "100 users, 0.5 s between requests",
     "busy": "100 users without a pause",
 }
+_BARE = {"uvicorn": "(uvicorn alone)", "framework": "(FastAPI alone)"}
 _COLUMNS = "id, kind, source, archive, digest, state, message, epoch, owner, created_at, updated_at, extraction_id, source_id, job, rows"
 
 
 def table(folder: Path, repeat: int) -> str:
     """The section of the page."""
     lines = [
-        "50 % lists of 20, 40 % gets, 10 % creates; CPU is that of the process that answers.",
+        "50 % lists of 20, 40 % gets, 10 % creates; CPU is that of the process that answers. Above those of JiVS stand two that",
+        "look nothing up and know no users: uvicorn with bytes that are there, and FastAPI with what it makes in memory.",
         "",
         "| catalog | load | requests/s | p50 ms | p95 ms | p99 ms | CPU ms per request | failed | goal |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    for name in ("uvicorn", "framework"):
+        with bare.serving(name) as (url, pid):
+            lines += _rows_of(_BARE[name], url, "none", pid, repeat)
     for catalog in ("SQLite", "PostgreSQL"):
         with _serving(folder / catalog, catalog) as service, service.client() as api:
-            token = api.headers["Authorization"].partition(" ")[2]
             [pid] = service.parts("jivs api")
-            for mode, load in _MODES.items():
-                found = [_load(service.url, token, mode, pid) for _ in range(repeat + 1)][1:]
-                shown = {key: statistics.median(one[key] for one in found) for key in found[0]}
-                print(catalog, mode, shown, flush=True)
-                lines.append(
-                    f"| {catalog} | {load} | {shown['requests_per_second']:,.0f} | {shown['median_ms']:.1f} "
-                    f"| {shown['p95_ms']:.1f} | {shown['p99_ms']:.1f} | {shown['cpu']:.2f} "
-                    f"| {max(one['failed'] + one['dropped'] for one in found):g} | {_GOALS.get((catalog, mode), '')} |"
-                )
+            lines += _rows_of(catalog, service.url, api.headers["Authorization"].partition(" ")[2], pid, repeat)
     return "\n".join(lines) + "\n"
+
+
+def _rows_of(name: str, url: str, token: str, pid: int, repeat: int) -> Iterator[str]:
+    """The rows of the table of what answers at ``url``."""
+    for mode, load in _MODES.items():
+        found = [_load(url, token, mode, pid) for _ in range(repeat + 1)][1:]
+        shown = {key: statistics.median(one[key] for one in found) for key in found[0]}
+        print(name, mode, shown, flush=True)
+        yield (
+            f"| {name} | {load} | {shown['requests_per_second']:,.0f} | {shown['median_ms']:.1f} "
+            f"| {shown['p95_ms']:.1f} | {shown['p99_ms']:.1f} | {shown['cpu']:.2f} "
+            f"| {max(one['failed'] + one['dropped'] for one in found):g} | {_GOALS.get((name, mode), '')} |"
+        )
 
 
 @contextmanager

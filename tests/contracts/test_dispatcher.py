@@ -196,3 +196,31 @@ def family(pid: int) -> dict[str, list[int]]:
             continue
         waiting += children
     return found
+
+
+GROWING = """
+import sys
+from jivs.worker import child
+
+kept = []
+child._work = lambda *_: kept.append(bytearray(b"x") * int(sys.argv[1]))
+sys.exit(child.main())
+"""
+
+
+def test_a_worker_that_has_grown_ends_when_it_is_idle(tmp_path: Path) -> None:
+    """What it frees late would stay with it for days; the next one is a new fork."""
+    for grown, turns in ((40 << 20, 2), (1 << 20, 4)):
+        command = ["env", f"XDG_STATE_HOME={tmp_path}", sys.executable, "-c", GROWING, str(grown)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            for _ in range(turns):
+                assert worker.stdout.readline() == b"idle\n"
+                assert worker.poll() is None
+                worker.stdin.write(b"\n")
+                worker.stdin.flush()
+            said = worker.stdout.readline()
+            assert said == (b"" if grown * turns > 64 << 20 else b"idle\n")
+            worker.stdin.close()
+            assert worker.wait(30) == 0

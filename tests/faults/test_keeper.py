@@ -90,3 +90,21 @@ def test_a_system_that_allows_no_more_processes_is_asked_again(tmp_path: Path) -
     assert done.stderr == "The part cannot be started: Resource temporarily unavailable; it is started again.\n"
     # the three, the pipe that it was given, and the one that lists them
     assert done.stdout == "2 0 jivs part 5 True\n"
+
+AT_ONCE = """
+import os, signal, time
+from jivs.cli import supervisor
+
+taken = []
+signal.signal(signal.SIGTERM, lambda *_: taken.append(None))
+for _ in range(200):
+    pid = supervisor.fork(lambda: time.sleep(60))
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+os.kill(os.getpid(), signal.SIGTERM)
+assert len(taken) == 1
+"""
+
+
+def test_what_has_just_begun_is_ended_as_well() -> None:
+    subprocess.run([sys.executable, "-c", AT_ONCE], timeout=50, check=True)

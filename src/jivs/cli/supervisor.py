@@ -22,6 +22,7 @@ _TICK = 0.05
 _TIDY_SECONDS = 1.0
 _WRONG_SETTINGS = 2
 _MOST_DESCRIPTORS = 1 << 20
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +107,17 @@ class _Kept:
 def fork(work: Callable[[], None]) -> int:
     """The id of a new process that does ``work`` and then ends, with the code of a SystemExit if that is raised."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may ignore it, and then nobody hears of exit codes
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    if pid := os.fork():
-        return pid
+    _flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # or our own handler would take what is meant for the new process
+    try:
+        if pid := os.fork():
+            return pid
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_DFL)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     code = 1
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
         work()
         code = 0
     except SystemExit as ended:
@@ -121,10 +125,14 @@ def fork(work: Callable[[], None]) -> int:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
+        _flush()
         os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
 
 
 def supervise(parts: Sequence[Part], tidy: Callable[[], None] = lambda: None) -> int:
@@ -136,7 +144,7 @@ def supervise(parts: Sequence[Part], tidy: Callable[[], None] = lambda: None) ->
     def end(number: int, _frame: FrameType | None) -> None:
         ending.append(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         signal.signal(number, end)
     kept = [_Kept(part) for part in parts]
     code, tidied = 0, time.monotonic()
