@@ -82,6 +82,40 @@ def test_who_changes_a_run_and_then_the_trail_is_not_in_the_way(pg: str) -> None
     assert version(pg) == (tables.HEAD, tables.OLDEST)
 
 
+def test_an_index_waits_for_who_reads(pg: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup reads in one transaction for as long as it takes."""
+    old_catalog(pg)
+    failures: list[BaseException] = []
+    tries: list[None] = []
+    upgrade = migrating.upgrade
+    monkeypatch.setattr(migrating, "upgrade", lambda connection: (tries.append(None), upgrade(connection)))
+    monkeypatch.setattr(migrating, "_GIVE_UP_SECONDS", 4.0)
+    with psycopg.connect(pg) as dump:
+        dump.execute("set transaction isolation level repeatable read")
+        dump.execute("select count(*) from leases")
+        thread = opening(pg, failures)
+        time.sleep(2)
+        assert (len(tries), failures) == (1, [])
+    thread.join(60)
+    assert failures == []
+    assert version(pg) == (tables.HEAD, tables.OLDEST)
+
+
+def test_a_change_that_others_keep_from_a_table_says_so(pg: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    old_catalog(pg)
+    failures: list[BaseException] = []
+    monkeypatch.setattr(migrating, "_GIVE_UP_SECONDS", 4.0)
+    with psycopg.connect(pg) as dump:
+        dump.execute("select count(*) from runs")
+        thread = opening(pg, failures)
+        thread.join(60)
+    [error] = failures
+    assert str(error) == (
+        "The catalog's schema cannot be brought up: for 4 s others, a backup for example, have used a table that has to be "
+        "changed. Start JiVS again when they have ended."
+    )
+
+
 def test_many_who_begin_at_once_bring_it_up_once(pg: str) -> None:
     old_catalog(pg)
     failures: list[BaseException] = []

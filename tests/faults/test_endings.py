@@ -22,8 +22,9 @@ from jivs.domain.extraction import ExtractionDraft, Job
 from jivs.domain.plan import RunPlan, Selection
 from jivs.domain.registry import SourceDraft
 from jivs.domain.run import Command, Counts, Order, Run, RunState
-from jivs.errors import ConflictError, FencedError, InterruptedRunError, StoreError
+from jivs.errors import ArchiveFormatError, ConflictError, FencedError, InterruptedRunError, SettingsError, StoreError
 from jivs.operations import runs as operations
+from jivs.operations import shelf
 from jivs.operations.execute import Execution
 from jivs.operations.extract import extract
 from jivs.operations.job import ExtractJob, Gate, Lease, Progress
@@ -179,6 +180,79 @@ def test_a_second_stop_ends_a_run_whose_archive_stays_away(scene: Scene, monkeyp
     assert scene.service.extractions().remove(scene.extraction, DEED)
 
 
+def test_a_second_stop_asks_the_archive_that_is_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before the time at which a worker would look again."""
+    run = scene.start()
+    extract(scene.service.app, scene.job(run), Progress())
+    scene.die()
+    with monkeypatch.context() as away:
+        away.setattr(chain, "numbers", silent)
+        assert scene.execute(scene.claim()).state is RunState.PENDING
+        assert operations.command(scene.service, "test", scene.extraction, Command.STOP).state is RunState.RUNNING
+        left = scene.execute(scene.due())
+        assert left.not_before > scene.service.clock.now().timestamp()
+    assert operations.command(scene.service, "test", scene.extraction, Command.STOP).state is RunState.RUNNING
+    assert scene.execute(scene.claim()).state is RunState.COMPLETED
+
+
+@pytest.mark.parametrize("error", [SettingsError("no credentials"), ArchiveFormatError("format 2"), ValueError("a defect")])
+def test_whatever_keeps_an_archive_from_being_read_leaves_the_end_open(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def unreadable(_: object) -> list[int]:
+        raise error
+
+    run = scene.start()
+    extract(scene.service.app, scene.job(run), Progress())
+    scene.die()
+    with monkeypatch.context() as away:
+        away.setattr(chain, "numbers", unreadable)
+        left = scene.execute(scene.claim())
+        assert (left.state, left.stalled) == (RunState.PENDING, 1), left.message
+        assert str(error) in left.message or "A defect of JiVS (ValueError)" in left.message
+    assert scene.execute(scene.due()).state is RunState.COMPLETED
+
+
+def test_what_nobody_can_have_published_fails_of_wrong_settings(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(_: object) -> list[int]:
+        raise SettingsError("no credentials")
+
+    run = scene.start()
+    monkeypatch.setattr(chain, "numbers", wrong)
+    ended = scene.execute(run)
+    assert (ended.state, ended.message) == (RunState.FAILED, "no credentials")
+
+
+def test_a_folder_that_is_not_mounted_is_no_archive_without_manifests(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: Service) -> None:
+        raise SettingsError("The archives of this catalog are not here: it has no mark.")
+
+    run = scene.start()
+    extract(scene.service.app, scene.job(run), Progress())
+    scene.die()
+    archive = Path(run.archive)
+    with monkeypatch.context() as away:
+        away.setattr(shelf, "require", missing)
+        archive.rename(archive.with_name("elsewhere"))
+        left = scene.execute(scene.claim())
+        assert (left.state, left.message) == (RunState.PENDING, "The archives of this catalog are not here: it has no mark.")
+        told = operations.command(scene.service, "test", scene.extraction, Command.STOP)
+        assert (told.state, told.order) == (RunState.RUNNING, Order.CANCEL)
+        archive.with_name("elsewhere").rename(archive)
+    assert scene.execute(scene.due()).state is RunState.COMPLETED
+
+
+def test_a_look_that_ends_its_process_is_not_taken_again_at_once(scene: Scene) -> None:
+    run = scene.start()
+    scene.die()
+    operations.command(scene.service, "test", scene.extraction, Command.STOP)
+    scene.claim()
+    scene.die()
+    assert scene.service.work().claim(scene.service.app.owner, 60) is None
+    assert scene.execute(scene.due()).state is RunState.CANCELLED
+    assert scene.manifests(run) == []
+
+
 def test_a_stop_while_the_archive_cannot_be_asked_cancels_nothing_yet(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes while the worker is at it, and the worker has published."""
     run = scene.start()
@@ -255,8 +329,8 @@ def test_a_folder_that_cannot_be_read_is_not_empty(scene: Scene, monkeypatch: py
     with monkeypatch.context() as away:
         away.setattr(os, "scandir", stale)
         with pytest.raises(StoreError, match="Stale file handle"):
-            operations.published(scene.service.app, run)
-    assert operations.published(scene.service.app, run) is not None
+            operations.published(scene.service, run)
+    assert operations.published(scene.service, run) is not None
 
 
 def test_damage_of_an_old_manifest_is_no_failure_of_the_run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,7 +328,11 @@ def start_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id, 
 
 @router.post("/{extraction_id:id}/stop", status_code=202, responses=fails(409))
 def stop_extraction(service: ServiceDep, worker: WorkerDep, extraction_id: Id) -> RunOut:
-    """End the run at the next batch: CANCELLED. Nothing of it is published."""
+    """End the run at the next batch: CANCELLED, and nothing of it is published. One that is published by then ends as that.
+
+    While the archive cannot be asked it stays RUNNING; a second stop asks once more, and ends it if the archive is still
+    away.
+    """
     return run_out(runs.command(service, worker.user.username, extraction_id, Command.STOP))
 
 

@@ -16,7 +16,7 @@ from jivs.domain.extraction import Job
 from jivs.domain.plan import RunPlan
 from jivs.domain.run import Counts, Order, Run, RunState, stalled
 from jivs.domain.schema import TableName
-from jivs.errors import AlreadyExistsError, FatalError, FencedError, JivsError, TransientError
+from jivs.errors import AlreadyExistsError, DamagedError, FatalError, FencedError, JivsError, TransientError
 from jivs.operations import _guard, sources
 from jivs.operations.extract import extract
 from jivs.operations.job import ExtractJob, Gate, Lease, Outcome, Progress, Room
@@ -34,6 +34,9 @@ LETTING_GO_SECONDS = 1.0
 
 _BEAT_SECONDS = 1.0
 _LONGEST_WAIT = 300.0
+_LONGEST_DOUBT = 60.0
+"""To look whether a run is published, which takes little where the archive answers."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -48,6 +51,10 @@ class Why(Enum):
 
 
 _ORDERED = {Order.CANCEL: Why.CANCELLED, Order.PAUSE: Why.PAUSED}
+
+
+def _defect(error: Exception) -> FatalError:
+    return FatalError(f"A defect of JiVS ({type(error).__name__}) ended the run: see the workers' log.")
 
 
 @dataclass
@@ -108,11 +115,12 @@ class Execution:
         self._gate = Gate()
         self._room = Room(run.connections)
         self._taken = run.connections
-        self._most = self._readers() + 1
+        self._most = self._readers() + 1 if run.connections else 0
         self._why = _ORDERED.get(run.order)
         self._telling = _Telling(service, run.counts)  # until it is planned, what an earlier worker did
         self._given_up = False
         self._doubtful = False
+        self._begun = run.epoch > 1
         self._ended = threading.Event()
         self._renewed = service.clock.monotonic()
 
@@ -158,24 +166,28 @@ class Execution:
             return self._after(error)
         except Exception as error:
             _LOG.exception("Run %s failed", self._run.id)
-            defect = FatalError(f"A defect of JiVS ({type(error).__name__}) ended the run: see the workers' log.")
-            return self._after(defect)
+            return self._after(_defect(error))
 
     def _after(self, error: JivsError) -> tuple[RunState, str, float]:
         """What it came to when something kept it from its end: the manifest may be there all the same."""
         try:
             if published := self._published():
                 return published
-        except TransientError as silent:  # nobody can say how it ended before the archive can be read
-            self._doubtful = True
-            if self._why not in {Why.PAUSED, Why.DRAINED, Why.SILENT}:
-                self._telling.say("WARN", f"{silent.message} Whether the run is published cannot be told before.")
-                return RunState.PENDING, silent.message, self._soon(self._run.failures - self._run.stalled + 1)
-        except JivsError as damaged:
+        except DamagedError as damaged:
             error = damaged if self._why is None else error
+        except Exception as silent:  # nobody can say how it ended before the archive can be read
+            unread = silent if isinstance(silent, JivsError) else _defect(silent)
+            self._doubtful = self._begun or isinstance(silent, TransientError)  # nobody had it before, and nothing was read
+            if not self._doubtful:
+                return self._failed(unread)
+            if self._why not in {Why.PAUSED, Why.DRAINED, Why.SILENT}:
+                self._telling.say("WARN", f"{unread.message} Whether the run is published cannot be told before.")
+                again = self._soon(self._run.failures - self._run.stalled + 1, _LONGEST_DOUBT)
+                return RunState.PENDING, unread.message, again
         return self._interrupted() if self._why is not None else self._failed(error)
 
     def _extract(self) -> Outcome:
+        self._begun = True
         service, job = self._service, self._job
         source = sources.get(service, self._run.source_id)
         address = _guard.checked(service.guard, sources.opened(service, source))
@@ -217,7 +229,7 @@ class Execution:
         """How the run ended, if it is published and the catalog does not know: its worker ended before it could say so, or
         the catalog was restored from a backup.
         """
-        manifest = published(self._service.app, self._run)
+        manifest = published(self._service, self._run)
         if manifest is None:
             return None
         mine = [table for table in manifest.tables if table.run_id == self._run.id]
@@ -270,9 +282,9 @@ class Execution:
         self._telling.say("WARN", error.message)
         return RunState.PENDING, error.message, self._soon(failed)
 
-    def _soon(self, failed: int) -> float:
+    def _soon(self, failed: int, longest: float = _LONGEST_WAIT) -> float:
         """When to try again, after so many failures in a row."""
-        wait = min(_LONGEST_WAIT, 2.0 ** min(failed - 1, 20)) * SystemRandom().uniform(0.75, 1.25)
+        wait = min(longest, 2.0 ** min(failed - 1, 20)) * SystemRandom().uniform(0.75, 1.25)
         self._telling.say("INFO", f"Trying again in {wait:.0f} s.")
         return self._service.clock.now().timestamp() + wait
 
@@ -305,7 +317,7 @@ class Execution:
             doubtful = self._doubtful
             if not work.settle(run.id, run.epoch, state, message, counts=counts, retry_at=retry_at, doubtful=doubtful):
                 state = RunState.PENDING  # it was resumed in the moment in which its place was given up
-                work.settle(run.id, run.epoch, state, counts=counts)
+                work.settle(run.id, run.epoch, state, counts=counts, doubtful=doubtful)
         except FencedError:
             return None
         except JivsError as error:  # whoever takes it over finds it published, or goes on with it

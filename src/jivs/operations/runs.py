@@ -10,10 +10,9 @@ from jivs.archive import runs as records
 from jivs.domain.archive import Manifest
 from jivs.domain.audit import Deed
 from jivs.domain.run import Command, Run, RunState
-from jivs.errors import ConflictError, NotFoundError, StoreError, TransientError
-from jivs.operations import extractions
+from jivs.errors import ConflictError, JivsError, NotFoundError, SettingsError, StoreError
+from jivs.operations import extractions, shelf
 from jivs.operations._run_id import new_run_id
-from jivs.ports.app import App
 from jivs.ports.cache import CacheName
 from jivs.ports.clock import stamp
 from jivs.ports.service import Service
@@ -44,12 +43,12 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
     if run is None:
         raise ConflictError(f"Extraction {extraction_id} has no run that has not ended: there is nothing to {wanted.value}.")
     doubtful = False
-    if wanted is Command.STOP and run.state is not RunState.RUNNING and run.started_at:
+    if wanted is Command.STOP and run.started_at and not run.connections:
         try:
-            found = published(service.app, run)
-        except TransientError:
+            found = published(service, run)
+        except JivsError:
             found, doubtful = None, True
-        if found is not None:
+        if found is not None and run.lease_until is None:
             if run.state is RunState.PAUSED:  # nobody would look at it
                 command(service, actor, extraction_id, Command.RESUME)
             raise ConflictError(f"Run {run.id} is published: a worker finds it so, and ends it. There is nothing to stop.")
@@ -64,15 +63,21 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
     return changed
 
 
-def published(app: App, run: Run) -> Manifest | None:
-    """The manifest with which the run published what it read, if it has. Raises StoreError, DamagedError."""
-    store = app.store(run.archive)
+def published(service: Service, run: Run) -> Manifest | None:
+    """The manifest with which the run published what it read, if it has. Raises StoreError, also where the archives are not
+    at hand, and DamagedError.
+    """
+    store = service.app.store(run.archive)
     for number in reversed(chain.numbers(store)):
         manifest = chain.load(store, number).manifest
         if manifest.created < stamp(run.created_at - _CLOCKS_DIFFER):
             return None
         if manifest.run_id == run.id:
             return manifest
+    try:
+        shelf.require(service)  # a folder whose volume is not mounted has no manifests either
+    except SettingsError as error:
+        raise StoreError(error.message) from error
     return None
 
 

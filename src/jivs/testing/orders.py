@@ -120,6 +120,28 @@ class OrdersSuite:
         assert found is not None
         assert (found.state, found.order, found.ended_at is not None) == (then, Order.GO_ON, then.ended)
 
+    def test_a_look_whether_a_run_is_published_takes_no_connection(self, make: Make, work: Work) -> None:
+        """Of a source that others read with all that it may have."""
+        first = make("first")
+        self.start(work, first)
+        self.start(work, make("second", of=first), "r2")
+        told = work.claim("gone", 3)
+        other = work.claim("w", 3)
+        assert told is not None
+        assert other is not None
+        assert work.lost("gone") == 1
+        kept = work.keep(other.id, other.epoch, 3, Counts(), "", taken=other.connections, most=1000)
+        assert kept is not None
+        work.command(told.id, Command.STOP, DEED)
+        assert work.waiting() == 1
+        looked = work.claim("w2", 3)
+        assert looked is not None
+        assert (looked.id, looked.order, looked.connections) == (told.id, Order.CANCEL, 0)
+        kept = work.keep(told.id, looked.epoch, 3, Counts(), "", most=0)
+        assert kept is not None
+        assert kept.connections == 0
+        assert work.settle(told.id, looked.epoch, RunState.CANCELLED)
+
     def test_a_source_is_not_deleted_under_a_run(
         self, make: Make, work: Work, extractions: Extractions, registry: Registry, source: Callable[..., Source]
     ) -> None:

@@ -30,9 +30,9 @@ def main() -> int:
     logs.setup("WARNING", "console")
     try:
         server = forks.start(bootstrap.preload)
-    except OSError as error:
-        logs.announce(f"Error: {error.strerror}. Workers need it.", logging.ERROR)
-        return 2
+    except OSError as error:  # there may be room for another process later
+        logs.announce(f"Workers cannot be made: {error.strerror}.", logging.ERROR)
+        return 1
     if server is None:
         return child.main()
     try:

@@ -7,13 +7,20 @@ tried again. What takes time, an index on a table that has grown, is built ``CON
 
 from __future__ import annotations
 
+import logging
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import sqlalchemy as sa
 
-from jivs.backends.catalog.tables import OLDEST, compatibility
+from jivs.backends.catalog.tables import HEAD, OLDEST, compatibility
+from jivs.errors import UnreachableError
+
+_LOG = logging.getLogger(__name__)
 
 _MIGRATING = 0x6A697673
 """The advisory lock of whoever migrates."""
@@ -26,6 +33,13 @@ _AGAIN_SECONDS = 0.2
 _GIVE_UP_SECONDS = 300.0
 _IN_THE_WAY = {"55P03", "40P01"}
 """PostgreSQL's names (SQLSTATE) of a lock that was not had in time, and of a circle of those who wait."""
+
+
+class Operations(Protocol):
+    """Alembic's, as far as they are needed here."""
+
+    def execute(self, sqltext: str) -> object:
+        """Execute a statement."""
 
 
 def upgrade(connection: sa.Connection) -> None:
@@ -46,20 +60,37 @@ def note(connection: sa.Connection, revision: str) -> None:
         connection.execute(compatibility.insert().values(oldest=OLDEST))
 
 
+@contextmanager
+def patiently(operations: Operations) -> Iterator[None]:
+    """Statements in whose way nobody is, and who may wait for others for as long as those take."""
+    operations.execute("SET lock_timeout = 0")
+    try:
+        yield
+    finally:
+        operations.execute(f"SET lock_timeout = {_LOCK_MS}")
+
+
 def wait_for_turn(connection: sa.Connection) -> None:
     """Nobody else migrates while this connection is open. Who waits asks now and then: to wait in a statement would hold up
     the one who builds an index, who waits for all statements that have begun.
     """
+    told = False
     while True:
         got = connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_MIGRATING})").scalar()
         connection.commit()
         if got:
             return
+        if not told:
+            _LOG.warning("Another process brings the catalog's schema up: this one waits for it.")
+            told = True
         time.sleep(_AGAIN_SECONDS)
 
 
 def upgrade_beside_others(connection: sa.Connection) -> None:
-    """Bring the schema of PostgreSQL up, on a connection that has its turn. Raises OperationalError."""
+    """Bring the schema of PostgreSQL up, on a connection that has its turn. Raises UnreachableError where others use a table
+    all the time.
+    """
+    _LOG.info("The catalog's schema is brought up to %s.", HEAD)
     connection.exec_driver_sql(f"SET idle_in_transaction_session_timeout = 0; SET lock_timeout = {_LOCK_MS}")
     connection.commit()
     end = time.monotonic() + _GIVE_UP_SECONDS
@@ -69,8 +100,13 @@ def upgrade_beside_others(connection: sa.Connection) -> None:
             connection.commit()
         except sa.exc.OperationalError as error:
             connection.rollback()
-            if getattr(error.orig, "sqlstate", "") not in _IN_THE_WAY or time.monotonic() > end:
+            if getattr(error.orig, "sqlstate", "") not in _IN_THE_WAY:
                 raise
+            if time.monotonic() > end:
+                raise UnreachableError(
+                    f"The catalog's schema cannot be brought up: for {_GIVE_UP_SECONDS:.0f} s others, a backup for example, "
+                    "have used a table that has to be changed. Start JiVS again when they have ended."
+                ) from error
             time.sleep(random.uniform(_AGAIN_SECONDS, 3 * _AGAIN_SECONDS))  # noqa: S311 - for nobody's secret
         else:
             return

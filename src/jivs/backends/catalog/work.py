@@ -25,12 +25,16 @@ _TRIES = 20
 _FARTHEST = 600.0
 """No run waits longer for another attempt: a later time was written by a clock that has been set since."""
 
+_AGAIN_SECONDS = 10.0
+"""A look into the archive that ends its process is not taken again at once."""
+
 _EVENT_SECONDS = 3600.0
 _MOST_WAITING = 1000
 _MINE = runs.c.extraction_id > 0
 _NOW = parameter("now", sa.Float)
 _OTHER = runs.alias()
 _DUE = sa.or_(runs.c.not_before <= _NOW, runs.c.not_before > _NOW + _FARTHEST)
+_TOLD = runs.c.order != Order.GO_ON.value
 _SILENT = sa.and_(runs.c.lease_until <= _ENDED, runs.c.state.in_(["RUNNING", "PAUSED"]), _MINE, _DUE)
 _READY = sa.and_(
     runs.c.state == "PENDING",
@@ -146,7 +150,7 @@ class SqlWork:
         now = self._now()
         with self._engine.read() as connection:
             elsewhere = runs.c.source_id.not_in(sorted(self._full(connection)))
-            both = sa.select(_few(_SILENT & elsewhere, limit) + _few(_READY & elsewhere, limit))
+            both = sa.select(_few(_SILENT & (elsewhere | _TOLD), limit) + _few(_READY & elsewhere, limit))
             return min(connection.execute(both, {"now": now}).scalar_one(), limit)
 
     def _full(self, connection: sa.Connection) -> set[int]:
@@ -171,8 +175,8 @@ class SqlWork:
                 submission.lock(self._engine, connection, row["source_id"], row["extraction_id"])
                 silent = row["lease_until"] is not None
                 told = row["order"] if silent else Order.GO_ON.value  # then it is only looked at, whether it is published
-                granted = self._grant(connection, row, now, silent=silent)
-                if granted:
+                granted = 0 if told else self._grant(connection, row, now, silent=silent)
+                if granted or told:
                     taken = {
                         "state": row["state"] if told == Order.PAUSE.value else RunState.RUNNING.value,
                         "order": told,
@@ -181,7 +185,7 @@ class SqlWork:
                         "lease_until": now + seconds,
                         "connections": granted,
                         **(rows.failed(row, row["partitions_done"]) if silent and not told else {}),
-                        "not_before": 0.0,
+                        "not_before": now + _AGAIN_SECONDS if told else 0.0,
                         "started_at": row["started_at"] or now,
                         "updated_at": now,
                         "phase": "starting",
@@ -196,7 +200,7 @@ class SqlWork:
                 _NEXT_SILENT(connection, now=now).mappings().first() or _NEXT_READY(connection, now=now).mappings().first()
             )
         elsewhere = runs.c.source_id.not_in(sorted(full))
-        for query in (_first(_SILENT & elsewhere, runs.c.seq), _first(_READY & elsewhere, *_IN_TURN)):
+        for query in (_first(_SILENT & (elsewhere | _TOLD), runs.c.seq), _first(_READY & elsewhere, *_IN_TURN)):
             row = connection.execute(query, {"now": now}).mappings().first()
             if row is not None:
                 return row
@@ -335,7 +339,7 @@ class SqlWork:
             row = connection.execute(sa.select(runs).where(runs.c.id == run_id, _MINE).with_for_update()).mappings().first()
             if row is None:
                 raise NotFoundError(f"There is no run {run_id}.")
-            change = orders.CHANGES[command](row, now, doubtful)
+            change = orders.CHANGES[command](row, doubtful)
             if change.get("state") == RunState.CANCELLED.value:
                 change |= {"ended_at": now}
             trail.append(self._engine, connection, now, deed)

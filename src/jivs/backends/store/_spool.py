@@ -78,7 +78,8 @@ def clean(folder: Path, gone: Callable[[str], bool]) -> int:
     removed = 0
     for item in list(folder.iterdir()):
         if item.is_dir() and gone(item.name):
-            removed += sum(1 for _ in item.iterdir())
+            with suppress(FileNotFoundError):  # another sweep was here
+                removed += sum(1 for _ in item.iterdir())
             shutil.rmtree(item, ignore_errors=True)
         elif item.is_file() and _writer_gone(item):
             item.unlink(missing_ok=True)

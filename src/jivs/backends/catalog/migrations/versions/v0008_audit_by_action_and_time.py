@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
+from jivs.backends.catalog.migrating import patiently
+
 revision = "0008"
 down_revision = "0007"
 
@@ -16,7 +18,7 @@ def upgrade() -> None:
         for name, columns in INDEXES.items():
             op.create_index(name, "audit", columns)
         return
-    with op.get_context().autocommit_block():  # every change adds to the trail, and a long one takes its time
+    with op.get_context().autocommit_block(), patiently(op):  # every change adds to the trail, and a long one takes its time
         for name, columns in INDEXES.items():
             op.drop_index(name, "audit", if_exists=True, postgresql_concurrently=True)  # of one that was broken off
             op.create_index(name, "audit", columns, postgresql_concurrently=True)
