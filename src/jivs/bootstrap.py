@@ -128,7 +128,7 @@ def build_service(settings: Settings, *, process: str = "", hears: int = -1, rin
         from jivs.backends.secrets.argon2id import Argon2id
         from jivs.backends.secrets.jwt import JwtTokens
     except ImportError as error:
-        raise _missing(error, "service") from None
+        raise missing(error, "service") from None
     address = _catalog_address(settings)
     signing, sealing = _secrets(settings, address)
     clock = SystemClock()
@@ -240,7 +240,7 @@ def _metrics(settings: Settings, process: str) -> Metrics:
     try:
         from jivs.backends.metrics.prometheus import PrometheusMetrics
     except ImportError as error:
-        raise _missing(error, "service") from None
+        raise missing(error, "service") from None
     from jivs.backends.store import _spool
 
     spools = _spools(settings)
@@ -265,11 +265,12 @@ def _tracing(settings: Settings, process: str) -> Tracing:
     try:
         from jivs.backends.tracing.otlp import OtlpTracing
     except ImportError as error:
-        raise _missing(error, "otel") from None
+        raise missing(error, "otel") from None
     return OtlpTracing(settings.otel_exporter_otlp_endpoint, process)
 
 
-def _missing(error: ImportError, extra: str) -> DriverMissingError:
+def missing(error: ImportError, extra: str) -> DriverMissingError:
+    """What to install."""
     return DriverMissingError(
         f"The service needs a package that is not installed ({error.name}): pip install 'jivs[{extra}]'"
     )

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import httpx
+import pytest
 
 from jivs.testing.servers import wait_for
 from jivs.testing.service import ServiceProcess
@@ -58,6 +66,7 @@ def opened(pid: int) -> list[str]:
 def test_it_has_no_connection_and_its_forks_nothing_of_each_other(tmp_path: Path) -> None:
     with ServiceProcess(tmp_path) as service:
         keeper = service.process.pid
+        wait_for(lambda: len(below(service.process.pid)) >= 5, 30)
         [api], [dispatcher] = service.parts("jivs api"), service.parts("jivs dispatcher")
         assert any("catalog.db" in name for name in opened(api))
         assert not [name for name in opened(keeper) if "catalog.db" in name]
@@ -91,6 +100,7 @@ def test_a_system_that_allows_no_more_processes_is_asked_again(tmp_path: Path) -
     # the three, the pipe that it was given, and the one that lists them
     assert done.stdout == "2 0 jivs part 5 True\n"
 
+
 AT_ONCE = """
 import os, signal, time
 from jivs.cli import supervisor
@@ -108,3 +118,119 @@ assert len(taken) == 1
 
 def test_what_has_just_begun_is_ended_as_well() -> None:
     subprocess.run([sys.executable, "-c", AT_ONCE], timeout=50, check=True)
+
+
+@contextmanager
+def preparing(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A service and the process that prepares it, which waits for a database that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"postgresql://u@127.0.0.1:{mute.getsockname()[1]}/x"
+        given = {"XDG_STATE_HOME": folder, "TMPDIR": folder, "DATABASE_URL": url, "MANAGEMENT_PORT": "0"}
+        secrets = ["JWT_SECRET=" + "x" * 48, "ENCRYPTION_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="]
+        command = [
+            "env",
+            *(f"{name}={value}" for name, value in given.items()),
+            *secrets,
+            sys.executable,
+            "-m",
+            "jivs",
+            "serve",
+        ]
+        keeper = subprocess.Popen([*command, "--port", "0"], stderr=subprocess.PIPE, text=True)
+        try:
+            wait_for(lambda: any(called(pid) == "jivs prepare" for pid in children(keeper.pid)), 90)
+            yield keeper, children(keeper.pid)[0]
+        finally:
+            with suppress(ProcessLookupError):
+                keeper.kill()
+            keeper.wait()
+
+
+def called(pid: int) -> str:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [(signal.SIGTERM, 143, ""), (signal.SIGINT, 130, "Error: Stopped.\n"), (signal.SIGKILL, -9, "")],
+)
+def test_what_is_prepared_ends_with_it(tmp_path: Path, number: signal.Signals, code: int, says: str) -> None:
+    """Else it would go on without anybody: make the first user, for example, and tell nobody the password."""
+    with preparing(tmp_path) as (keeper, prepares):
+        keeper.send_signal(number)
+        assert (keeper.wait(20), keeper.stderr and keeper.stderr.read()) == (code, says)
+        wait_for(lambda: not Path(f"/proc/{prepares}").exists(), 10)
+    if number is not signal.SIGKILL:
+        assert not list(tmp_path.glob("jivs-metrics-*"))
+
+
+def test_a_preparation_that_is_killed_is_told(tmp_path: Path) -> None:
+    with preparing(tmp_path) as (keeper, prepares):
+        os.kill(prepares, signal.SIGKILL)
+        assert keeper.wait(20) == 1
+        assert keeper.stderr is not None
+        assert keeper.stderr.read() == (
+            "Error: The preparation of the service was ended by SIGKILL. It may have been too large for the memory there is. "
+            "Start it again.\n"
+        )
+
+
+def test_it_serves_without_standard_streams(tmp_path: Path) -> None:
+    """As some programs start others; and nothing else takes their places, which every fork has open."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    given = f"XDG_STATE_HOME={tmp_path} MANAGEMENT_PORT=0 HIKARI_MAXIMUM_POOL_SIZE=6"
+    keeper = subprocess.Popen(["sh", "-c", f"exec env {given} {sys.executable} -m jivs serve --port {port} <&- >&- 2>&-"])
+    try:
+
+        def healthy() -> bool:
+            with suppress(httpx.TransportError):
+                return httpx.get(f"http://127.0.0.1:{port}/actuator/health").status_code == 200
+            return False
+
+        def at_work() -> list[int]:
+            return [pid for pid in below(keeper.pid) if called(pid) == "jivs run"]
+
+        wait_for(healthy, 40)
+        wait_for(lambda: len(at_work()) >= 2, 40)
+        workers = at_work()
+        listening = [str((Path(f"/proc/{keeper.pid}/fd") / str(number)).readlink()) for number in range(3)]
+        assert listening == ["/dev/null"] * 3
+        for pid in below(keeper.pid):
+            for number in range(3):
+                assert not str(Path(f"/proc/{pid}/fd/{number}").readlink()).startswith("socket:")
+        assert set(workers) <= set(at_work()), "they do not end of what they cannot say"
+    finally:
+        keeper.terminate()
+        assert keeper.wait(40) == 0
+
+
+def test_requests_of_an_api_that_was_started_again_have_other_traces(tmp_path: Path) -> None:
+    seen = set()
+    with ServiceProcess(tmp_path, workers=False) as service:
+        for _ in range(3):
+            [api] = service.parts("jivs api")
+            answer = httpx.get(f"{service.url}/api/v1/extractions", timeout=30)
+            seen.add(answer.json()["traceId"])
+            kill(api)
+            wait_for(lambda api=api: service.parts("jivs api") not in ([], [api]), 20)  # type: ignore[misc]
+    assert len(seen) == 3
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['uvicorn'] = None; sys.argv = ['jivs', 'serve']; from jivs.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        ["env", f"XDG_STATE_HOME={tmp_path}", sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "Error: The service needs a package that is not installed (uvicorn): pip install 'jivs[service]'\n",
+    )

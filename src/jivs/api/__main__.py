@@ -26,14 +26,10 @@ _TURN_SECONDS = 0.0005
 reads: at the 5 ms that are usual, a scrape of the metrics beside it made every request wait for tens of milliseconds.
 """
 
-_COLLECTED = (700, 10, 10)
-"""Often, and so little each time that no request notices it; whoever starts us collects seldom and much."""
-
 
 def main() -> int:
     """Serve; 2 if the settings are wrong."""
     sys.setswitchinterval(_TURN_SECONDS)
-    gc.set_threshold(*_COLLECTED)
     _allow_descriptors()
     logs.setup("WARNING", "console")
     try:

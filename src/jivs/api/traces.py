@@ -8,7 +8,6 @@ import re
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-_CHANCE = random.Random()  # noqa: S311 - a trace id has to be unlike others, not secret; asking the kernel for each costs more
 _PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -17,9 +16,14 @@ def trace_of(scope: Scope) -> str:
     known: str | None = scope.get("jivs.trace")
     if known is None:
         match = next((_PARENT.fullmatch(value) for name, value in scope["headers"] if name == b"traceparent"), None)
-        known = match[1].decode() if match and set(match[1]) != {ord("0")} else f"{_CHANCE.getrandbits(128):032x}"
+        known = match[1].decode() if match and set(match[1]) != {ord("0")} else _new()
         scope["jivs.trace"] = known
     return known
+
+
+def _new() -> str:
+    # It has to be unlike others, not secret, and asking the kernel for each costs more; each fork gets a new seed.
+    return f"{random.getrandbits(128):032x}"
 
 
 def trace_id(request: HTTPConnection) -> str:

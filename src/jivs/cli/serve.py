@@ -6,17 +6,19 @@ import gc
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from jivs.cli.frame import Output, build_service, clear_errors, load_settings
-from jivs.cli.supervisor import Part, fork, supervise
+from jivs.cli.supervisor import Part, apart, stand, supervise
 from jivs.errors import JivsError, SettingsError, UnreachableError
 
 if TYPE_CHECKING:
@@ -117,7 +119,9 @@ def _run(
     output: Output, prepare: Callable[[], None], listen: Callable[[Settings], socket.socket] | None, *, workers: bool
 ) -> NoReturn:
     """Prepare, and keep the processes running, measured as one. All are forks of this process, which connects to nothing."""
+    stand()
     with clear_errors(output):
+        signal.signal(signal.SIGTERM, _end)
         _say(output)
         settings = load_settings()
         from jivs.bootstrap import new_metrics_folder
@@ -126,7 +130,8 @@ def _run(
         with new_metrics_folder() as folder:
             measure_in(folder.variables)
             _load(api=listen is not None or settings.management_port >= 0, workers=workers)
-            _apart(output, prepare)
+            if code := apart(_told(output, prepare)):
+                raise typer.Exit(code)
             public = listen(settings) if listen else None
             raise typer.Exit(supervise(list(_parts(settings, public, workers=workers)), folder.tidy))
 
@@ -136,17 +141,20 @@ def _load(*, api: bool, workers: bool) -> None:
     from jivs import bootstrap
 
     bootstrap.preload()
-    if api:
-        import_module("jivs.api.server")
-    if workers:
-        import_module("jivs.worker.child")
-        import_module("jivs.worker.dispatcher")
+    try:
+        if api:
+            import_module("jivs.api.server")
+        if workers:
+            import_module("jivs.worker.child")
+            import_module("jivs.worker.dispatcher")
+    except ImportError as error:
+        raise bootstrap.missing(error, "service") from None
     gc.collect()
     gc.freeze()  # or looking at it would copy what is shared
 
 
-def _apart(output: Output, work: Callable[[], None]) -> None:
-    """Do something in a process of its own, which takes its connections and threads with it."""
+def _told(output: Output, work: Callable[[], None]) -> Callable[[], None]:
+    """The same, which says what went wrong and ends the process with its code."""
 
     def told() -> None:
         try:
@@ -155,9 +163,11 @@ def _apart(output: Output, work: Callable[[], None]) -> None:
         except typer.Exit as ended:
             raise SystemExit(ended.exit_code) from None
 
-    _, status = os.waitpid(fork(told), 0)
-    if status:
-        raise typer.Exit(abs(os.waitstatus_to_exitcode(status)))
+    return told
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise typer.Exit(128 + number)
 
 
 def _parts(settings: Settings, public: socket.socket | None, *, workers: bool) -> Iterator[Part]:

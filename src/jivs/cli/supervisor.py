@@ -4,6 +4,8 @@ and has nothing else: no thread, no connection.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import runpy
 import signal
@@ -14,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
+from jivs.errors import FatalError
 from jivs.logs import call_process
 
 _LONGEST_PAUSE = 5.0
@@ -22,6 +25,12 @@ _TICK = 0.05
 _TIDY_SECONDS = 1.0
 _WRONG_SETTINGS = 2
 _MOST_DESCRIPTORS = 1 << 20
+_PARENT_DEATH_SIGNAL = 1
+_COLLECTED = (700, 10, 10)
+"""The garbage collector's thresholds in a part: often, and so little each time that no request notices it. While modules
+are loaded it is seldom and much.
+"""
+
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -44,6 +53,7 @@ class Part:
         kept = sorted(self.descriptors)
         for first, end in zip([3, *(number + 1 for number in kept)], [*kept, _MOST_DESCRIPTORS], strict=True):
             os.closerange(first, end)
+        gc.set_threshold(*_COLLECTED)
         call_process(self.short)
         sys.argv = [self.package, *map(str, self.arguments)]
         runpy.run_module(self.package, run_name="__main__")
@@ -64,13 +74,15 @@ class _Kept:
         self._began = time.monotonic()
         if self._stdin is not None:
             os.close(self._stdin)
-        hears, self._stdin = os.pipe()
+            self._stdin = None
         try:
-            self._pid = fork(lambda: self._part.become(hears))
+            hears, self._stdin = os.pipe()
+            try:
+                self._pid = fork(lambda: self._part.become(hears))
+            finally:
+                os.close(hears)
         except OSError as error:
             self._plan(f"cannot be started: {error.strerror}")
-        finally:
-            os.close(hears)
 
     def _plan(self, what: str) -> None:
         now = time.monotonic()
@@ -113,7 +125,8 @@ def fork(work: Callable[[], None]) -> int:
         if pid := os.fork():
             return pid
         for number in _ENDING:
-            signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell leaves it to what runs in the background
+                signal.signal(number, signal.SIG_DFL)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     code = 1
@@ -121,12 +134,55 @@ def fork(work: Callable[[], None]) -> int:
         work()
         code = 0
     except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else bool(ended.code)
+        code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        _flush()
-        os._exit(code)
+        try:
+            _flush()
+        finally:
+            os._exit(code)
+
+
+def apart(work: Callable[[], None]) -> int:
+    """The exit code of a process of its own that does ``work``: it takes its connections and threads with it, and ends with
+    this one, however that ends. Raises FatalError if a signal ends it.
+    """
+    parent = os.getpid()
+
+    def tied() -> None:
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            return
+        call_process("jivs prepare")
+        work()
+
+    pid = fork(tied)
+    try:
+        _, status = os.waitpid(pid, 0)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        why = " It may have been too large for the memory there is." if -code == signal.SIGKILL else ""
+        raise FatalError(f"The preparation of the service was ended by {signal.Signals(-code).name}.{why} Start it again.")
+    return code
+
+
+def stand() -> None:
+    """See to it that the three standard streams are open: what is opened next would have their places, and no fork closes
+    those.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _flush() -> None:
