@@ -179,8 +179,8 @@ class Execution:
             unread = silent if isinstance(silent, JivsError) else _defect(silent)
             self._doubtful = self._begun or isinstance(silent, TransientError)  # nobody had it before, and nothing was read
             if not self._doubtful:
-                return self._failed(unread)
-            if self._why not in {Why.PAUSED, Why.DRAINED, Why.SILENT}:
+                error = unread
+            elif self._why not in {Why.PAUSED, Why.DRAINED, Why.SILENT}:
                 self._telling.say("WARN", f"{unread.message} Whether the run is published cannot be told before.")
                 again = self._soon(self._run.failures - self._run.stalled + 1, _LONGEST_DOUBT)
                 return RunState.PENDING, unread.message, again
