@@ -177,7 +177,7 @@ class Execution:
             error = damaged if self._why is None else error
         except Exception as silent:  # nobody can say how it ended before the archive can be read
             unread = silent if isinstance(silent, JivsError) else _defect(silent)
-            self._doubtful = self._begun or isinstance(silent, TransientError)  # nobody had it before, and nothing was read
+            self._doubtful = self._begun or isinstance(silent, TransientError)  # else nobody had it, and nothing was read
             if not self._doubtful:
                 error = unread
             elif self._why not in {Why.PAUSED, Why.DRAINED, Why.SILENT}:
