@@ -129,6 +129,7 @@ def preparing(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         secrets = ["JWT_SECRET=" + "x" * 48, "ENCRYPTION_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="]
         command = [
             "env",
+            "--default-signal=INT",  # whoever started the tests may ignore it
             *(f"{name}={value}" for name, value in given.items()),
             *secrets,
             sys.executable,
