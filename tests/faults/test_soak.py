@@ -212,7 +212,7 @@ def test_twenty_rounds_with_brokers(tmp_path: Path, database: Path, capsys: pyte
 
             def restart(which: Server) -> Fault:
                 def act() -> None:
-                    which.stop(signal.SIGINT if isinstance(which, PostgresServer) else signal.SIGTERM)  # or it waits for us
+                    which.stop()
                     which.start()
 
                 return act

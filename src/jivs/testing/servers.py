@@ -58,6 +58,9 @@ def _as_user(command: Sequence[str]) -> list[str]:
 class Server:
     """A server in a folder of its own. A context manager; ``kill`` ends it as a crash would, ``start`` starts it again."""
 
+    ending = signal.SIGTERM
+    """Ends it in good order."""
+
     def __init__(self, name: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"jivs-{name}-"))
         self.port = free_port()
@@ -93,10 +96,10 @@ class Server:
         if self.process.poll() is not None:
             raise RuntimeError((self.folder / "server.log").read_text(errors="replace")[-2000:])
 
-    def stop(self, number: int = 15) -> None:
-        """End the server and wait for it."""
+    def stop(self, number: int = 0) -> None:
+        """End the server, in good order or by a signal, and wait for it."""
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
+            self.process.send_signal(number or self.ending)
             self.process.send_signal(signal.SIGCONT)  # a frozen one would not hear it
             try:
                 self.process.wait(timeout=30)
@@ -164,6 +167,8 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 
 class PostgresServer(Server):
     """PostgreSQL with password logins and TLS; durability off, for tests only."""
+
+    ending = signal.SIGINT  # by SIGTERM it waits for everybody to leave
 
     def __init__(self, **settings: str) -> None:
         super().__init__("postgresql")
