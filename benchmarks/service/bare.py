@@ -16,6 +16,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
+from jivs.testing.servers import free_port, wait_for
+
 ITEMS = 20
 _SHOWN = {f"field{number}": "a text of some length" for number in range(20)}
 
@@ -73,16 +75,24 @@ async def uvicorn(scope: Any, receive: Any, send: Any) -> None:
 @contextmanager
 def serving(application: str) -> Iterator[tuple[str, int]]:
     """The address and the process of one of the two."""
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
-        process = subprocess.Popen(
-            [
-                sys.executable, "-m", "uvicorn", f"benchmarks.service.bare:{application}", "--fd", str(listening.fileno()),
-                "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning", "--lifespan", "off",
-            ],
-            pass_fds=[listening.fileno()],
-        )  # fmt: skip
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}", process.pid
-        finally:
-            process.terminate()
-            process.wait()
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "uvicorn", f"benchmarks.service.bare:{application}", "--port", str(port), "--backlog", "512",
+            "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning", "--lifespan", "off",
+        ]
+    )  # fmt: skip
+    try:
+        wait_for(lambda: _listens(port), 30)
+        yield f"http://127.0.0.1:{port}", process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
