@@ -198,6 +198,24 @@ def family(pid: int) -> dict[str, list[int]]:
     return found
 
 
+REFUSED = """
+import os, runpy, sys
+
+def fork():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+os.fork, sys.argv = fork, ["jivs.worker", "-1"]
+runpy.run_module("jivs.worker", run_name="__main__")
+"""
+
+
+def test_a_fork_server_that_cannot_be_made_is_made_again_by_the_next_start() -> None:
+    """Code 2 would say that the settings are wrong, and end the service."""
+    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "Workers cannot be made: Resource temporarily unavailable." in done.stderr
+
+
 GROWING = """
 import sys
 from jivs.worker import child

@@ -65,6 +65,13 @@ class Scene:
         """The worker's process ends, and its dispatcher sees it."""
         assert self.service.work().lost(self.service.app.owner) == 1
 
+    def publish_and_die(self) -> Run:
+        """A run whose worker could not tell the catalog that it had published."""
+        run = self.start()
+        extract(self.service.app, self.job(run), Progress())
+        self.die()
+        return run
+
     def job(self, run: Run) -> ExtractJob:
         app = self.service.app
         return ExtractJob(
@@ -108,9 +115,7 @@ def silent(_: object) -> list[int]:
 
 
 def test_a_worker_that_dies_when_it_has_published(scene: Scene) -> None:
-    run = scene.start()
-    extract(scene.service.app, scene.job(run), Progress())
-    scene.die()
+    run = scene.publish_and_die()
     ended = scene.execute(scene.claim())
     assert (ended.state, ended.counts.rows) == (RunState.COMPLETED, ROWS)
     assert scene.manifests(run) == [run.id]
@@ -129,9 +134,7 @@ def test_an_error_behind_the_manifest_undoes_nothing(scene: Scene, monkeypatch: 
 
 def test_an_archive_that_cannot_be_asked_leaves_the_end_open(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with one attempt: the run may be published, and here it is."""
-    run = scene.start()
-    extract(scene.service.app, scene.job(run), Progress())
-    scene.die()
+    scene.publish_and_die()
     with monkeypatch.context() as away:
         away.setattr(chain, "numbers", silent)
         left = scene.execute(scene.claim())
@@ -147,9 +150,7 @@ def test_an_archive_that_cannot_be_asked_leaves_the_end_open(scene: Scene, monke
 def test_a_stopped_run_is_not_cancelled_while_the_archive_cannot_be_asked(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = scene.start()
-    extract(scene.service.app, scene.job(run), Progress())
-    scene.die()
+    scene.publish_and_die()
     operations.command(scene.service, "test", scene.extraction, Command.STOP)
 
     with monkeypatch.context() as away:
@@ -182,9 +183,7 @@ def test_a_second_stop_ends_a_run_whose_archive_stays_away(scene: Scene, monkeyp
 
 def test_a_second_stop_asks_the_archive_that_is_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long before the time at which a worker would look again."""
-    run = scene.start()
-    extract(scene.service.app, scene.job(run), Progress())
-    scene.die()
+    scene.publish_and_die()
     with monkeypatch.context() as away:
         away.setattr(chain, "numbers", silent)
         assert scene.execute(scene.claim()).state is RunState.PENDING
@@ -202,9 +201,7 @@ def test_whatever_keeps_an_archive_from_being_read_leaves_the_end_open(
     def unreadable(_: object) -> list[int]:
         raise error
 
-    run = scene.start()
-    extract(scene.service.app, scene.job(run), Progress())
-    scene.die()
+    scene.publish_and_die()
     with monkeypatch.context() as away:
         away.setattr(chain, "numbers", unreadable)
         left = scene.execute(scene.claim())
@@ -227,9 +224,7 @@ def test_a_folder_that_is_not_mounted_is_no_archive_without_manifests(scene: Sce
     def missing(_: Service) -> None:
         raise SettingsError("The archives of this catalog are not here: it has no mark.")
 
-    run = scene.start()
-    extract(scene.service.app, scene.job(run), Progress())
-    scene.die()
+    run = scene.publish_and_die()
     archive = Path(run.archive)
     with monkeypatch.context() as away:
         away.setattr(shelf, "require", missing)
@@ -294,9 +289,7 @@ def test_a_held_run_whose_worker_died_stays_paused(scene: Scene) -> None:
 
 
 def test_a_pause_that_comes_when_it_is_published(scene: Scene) -> None:
-    run = scene.start()
-    extract(scene.service.app, scene.job(run), Progress())
-    scene.die()
+    scene.publish_and_die()
     assert operations.command(scene.service, "test", scene.extraction, Command.PAUSE).state is RunState.RUNNING
     assert scene.execute(scene.claim()).state is RunState.COMPLETED
 
@@ -390,9 +383,7 @@ def test_a_worker_that_dies_too_often(scene: Scene) -> None:
 
 
 def test_a_stop_that_comes_when_it_is_published(scene: Scene) -> None:
-    run = scene.start()
-    extract(scene.service.app, scene.job(run), Progress())
-    scene.die()
+    scene.publish_and_die()
     assert operations.command(scene.service, "test", scene.extraction, Command.STOP).state is RunState.RUNNING
     assert scene.execute(scene.claim()).state is RunState.COMPLETED
 

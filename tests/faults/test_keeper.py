@@ -20,9 +20,10 @@ from jivs.testing.service import ServiceProcess
 from .scenes import children, kill
 
 REFUSED = """
-import os, signal, sys, threading
+import gc, os, signal, sys
 from jivs.cli import supervisor
 
+gc.set_threshold(100_000, 20, 100)
 asked, real = [], os.fork
 
 def fork():
@@ -42,7 +43,8 @@ print(len(asked), code, os.read(holds, 1000).decode())
 """
 
 PART = """
-import os, sys
+import gc, os, sys
+assert gc.get_threshold() == (700, 10, 10)
 tasks = [name for name in os.listdir("/proc/self/fd")]
 os.write(int(sys.argv[1]), f"{open('/proc/self/comm').read().strip()} {len(tasks)} {os.getsid(0) == os.getpid()}".encode())
 assert os.read(0, 1) == b""
@@ -54,12 +56,12 @@ def below(pid: int) -> list[int]:
 
 
 def opened(pid: int) -> list[str]:
+    """What its descriptors are; nothing if it has ended, as what forks a worker does at once."""
     found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found.append(str(entry.readlink()))
-        except FileNotFoundError:
-            continue
+    with suppress(FileNotFoundError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found.append(str(entry.readlink()))
     return found
 
 
@@ -201,7 +203,8 @@ def test_it_serves_without_standard_streams(tmp_path: Path) -> None:
         assert listening == ["/dev/null"] * 3
         for pid in below(keeper.pid):
             for number in range(3):
-                assert not str(Path(f"/proc/{pid}/fd/{number}").readlink()).startswith("socket:")
+                with suppress(FileNotFoundError):  # it has ended, as what forks a worker does at once
+                    assert not str(Path(f"/proc/{pid}/fd/{number}").readlink()).startswith("socket:")
         assert set(workers) <= set(at_work()), "they do not end of what they cannot say"
     finally:
         keeper.terminate()

@@ -142,6 +142,18 @@ class OrdersSuite:
         assert kept.connections == 0
         assert work.settle(told.id, looked.epoch, RunState.CANCELLED)
 
+    def test_a_run_that_is_resumed_while_somebody_looks_goes_on_at_once(self, make: Make, work: Work) -> None:
+        self.start(work, make())
+        assert work.claim("gone", 3) is not None
+        work.command("r1", Command.PAUSE, DEED)
+        assert work.lost("gone") == 1
+        looked = work.claim("w", 3)
+        assert looked is not None
+        work.command("r1", Command.RESUME, DEED)
+        assert not work.settle("r1", looked.epoch, RunState.PAUSED)
+        assert work.settle("r1", looked.epoch, RunState.PENDING)
+        assert work.claim("w", 3) is not None
+
     def test_a_source_is_not_deleted_under_a_run(
         self, make: Make, work: Work, extractions: Extractions, registry: Registry, source: Callable[..., Source]
     ) -> None:

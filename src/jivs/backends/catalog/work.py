@@ -285,7 +285,13 @@ class SqlWork:
         doubtful: bool = False,
     ) -> bool:
         now = self._now()
-        values = {"message": message, "updated_at": now, **orders.FREE, **(_counted(counts) if counts is not None else {})}
+        values = {
+            "message": message,
+            "updated_at": now,
+            "not_before": retry_at,
+            **orders.FREE,
+            **(_counted(counts) if counts is not None else {}),
+        }
         with self._engine.write() as connection:
             row = self._require(connection, run_id, epoch, to)
             if to is RunState.PAUSED and row["state"] == RunState.RUNNING.value and row["order"] not in _STOPPING:
@@ -298,7 +304,7 @@ class SqlWork:
             if retry_at:
                 done = values.get("partitions_done", row["partitions_done"])
                 again = {"failed": rows.run(row).failures + 1} if doubtful else rows.failed(row, done)
-                values |= {"not_before": retry_at, **again}
+                values |= again
             self._set(connection, run_id, values)
         return True
 
