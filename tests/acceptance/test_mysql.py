@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from jivs import connectors
 from jivs.domain.plan import Level
-from jivs.errors import UsageError
+from jivs.errors import UnreachableError, UsageError
 from jivs.ports.app import App
 from jivs.ports.connector import Request
 from jivs.testing.servers import PASSWORD, MariaServer, wait_for
@@ -191,8 +192,9 @@ def test_tls(my: str, maria: MariaServer, run: Run) -> None:
     """This server has no certificate: asked for, TLS is an error; preferred, it is done without."""
     make(maria, my, "create table t (a int)")
     assert run(my, level=Level.COUNT).complete
-    with pytest.raises(Exception, match="SSL"):
-        run(f"{my}?ssl_mode=required")
+    for mode in ("required", "verify_ca", "verify_identity"):
+        with pytest.raises(Exception, match="SSL"):
+            run(f"{my}?ssl_mode={mode}")
 
 
 def test_tls_is_verified_when_asked_for(run: Run, tmp_path: Path) -> None:
@@ -213,6 +215,36 @@ def test_tls_is_verified_when_asked_for(run: Run, tmp_path: Path) -> None:
         assert sorted(found[0].column("id").to_pylist()) == sorted(found[1].column("id").to_pylist()) == list(range(30001))
         with pytest.raises(Exception, match="certificate"):
             run(f"{server.url('d')}?ssl_mode=verify_ca&ssl_ca=/etc/ssl/certs/ca-certificates.crt")
+
+
+@pytest.mark.parametrize("given", ["", "&ssl_ca={}"])
+def test_the_name_in_the_certificate_is_checked_whoever_is_trusted(
+    app: App, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has a certificate of a trusted authority is not yet the server that was asked for."""
+    with MariaServer(tls=True) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))  # the machine trusts it
+        for mode, host, works in (
+            ("verify_identity", "127.0.0.1", True),
+            ("verify_ca", "elsewhere.invalid", True),
+            ("verify_identity", "elsewhere.invalid", False),
+        ):
+            asked = app.address(f"{server.url('mysql')}?ssl_mode={mode}{given.format(server.certificate)}")
+            address = replace(asked, host=host, pinned="127.0.0.1")
+            session = connectors.find(address).open(address, app.limits, Request(), Throttle(0, app.clock))
+            with nullcontext() if works else pytest.raises(UnreachableError, match="Hostname mismatch"):
+                assert session.ping().version
+            session.close()
+
+
+@pytest.mark.parametrize(("options", "named"), [
+    ("ssl_mode=verify_ca&ssl_ca=/nowhere", "ssl_ca, /nowhere, cannot be used: No such file"),
+    ("ssl_mode=required&ssl_cert=/nowhere", "ssl_cert, /nowhere, cannot be used"),
+    ("ssl_key=/nowhere", "with ssl_cert"),
+])  # fmt: skip
+def test_a_file_of_tls_that_cannot_be_used_is_named(my: str, run: Run, options: str, named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        run(f"{my}?{options}")
 
 
 def test_what_a_snapshot_or_an_archive_does_not_hold_is_said(my: str, maria: MariaServer, run: Run, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from jivs.connectors import _mysql_tls as tls
 from jivs.connectors import _mysql_types as types
 from jivs.connectors._mysql_catalog import Catalog, Described, qualified, quote
 from jivs.connectors._mysql_read import chunk, leave, literals, pages, refuse_larger, stream, stream_compiled, weight
@@ -58,9 +59,9 @@ class Options(BaseModel):
     ssl_mode: str = Field(
         "preferred", pattern="^(disabled|preferred|required|verify_ca|verify_identity)$", description="TLS."
     )
-    ssl_ca: str = Field("", description="File with the certificate authorities to trust.")
+    ssl_ca: str = Field("", description="File with the authorities to trust; none: those of the machine.")
     ssl_cert: str = Field("", description="File with the client's certificate.")
-    ssl_key: str = Field("", description="File with the client's key.")
+    ssl_key: str = Field("", description="File with the client's key, which has no pass phrase.")
     connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a connection.")
     read_timeout: int = Field(600, ge=1, description="Seconds to wait for the next bytes of an answer.")
     statement_timeout: int = Field(0, ge=0, description="Longest statement in ms; 0: no limit.")
@@ -137,14 +138,7 @@ class _Session(OneByOne):
         address, options = self._address, self._options
         given: dict[str, Any] = {"ssl_disabled": True}
         if encrypted:
-            verified = options.ssl_mode in {"verify_ca", "verify_identity"}
-            tls: dict[str, Any] = {"check_hostname": options.ssl_mode == "verify_identity", "verify_mode": verified}
-            tls |= {
-                key: value
-                for key, value in (("ca", options.ssl_ca), ("cert", options.ssl_cert), ("key", options.ssl_key))
-                if value
-            }
-            given = {"ssl": tls}
+            given = {"ssl": tls.context(options.ssl_mode, options.ssl_ca, options.ssl_cert, options.ssl_key)}
         connection = pymysql.connect(
             host=address.host or "localhost",
             port=address.port or 3306,
