@@ -18,6 +18,13 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
+def peak(url: str, archive: Path, **settings: str) -> int:
+    """The most memory that an extraction had, in bytes."""
+    command = [sys.executable, "-c", PEAK, "extract", url, "--to", str(archive), "--progress", "none", "--verify", "none"]
+    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1]) << 10
+
+
 def test_a_ceiling_on_batches_lowers_memory(pg: str, tmp_path: Path) -> None:
     with psycopg.connect(pg, autocommit=True) as connection:
         connection.execute("create table wide (id int, v text); alter table wide alter v set storage external")
@@ -25,11 +32,16 @@ def test_a_ceiling_on_batches_lowers_memory(pg: str, tmp_path: Path) -> None:
             "insert into wide select g, (select string_agg(md5((g * 1000 + i)::text), '') from generate_series(1, 900) i) "
             "from generate_series(1, 3000) g"
         )
+    free = min(peak(pg, tmp_path / str(number)) for number in range(2))
+    assert max(peak(pg, tmp_path / str(number), EXTRACTION_BATCH_SIZE="20") for number in range(2, 4)) < free - (4 << 20)
 
-    def peak(number: int, **settings: str) -> int:
-        command = [sys.executable, "-c", PEAK, "extract", pg, "--to", str(tmp_path / str(number)), "--progress", "none"]
-        done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=True)
-        return int(done.stdout.split()[-1]) << 10
 
-    free = min(peak(number) for number in range(2))
-    assert max(peak(number, EXTRACTION_BATCH_SIZE="20") for number in range(2, 4)) < free - (4 << 20)
+def test_batches_of_few_short_rows_take_no_memory_of_their_own(pg: str, tmp_path: Path) -> None:
+    with psycopg.connect(pg, autocommit=True) as connection:
+        columns = ", ".join(f"g::smallint as c{number}" for number in range(16))
+        connection.execute(
+            f"create table narrow as select {columns} from generate_series(-30000, 30000) g, generate_series(1, 2)"
+        )
+        connection.execute("analyze")
+    free = peak(pg, tmp_path / "free")
+    assert peak(pg, tmp_path / "few", EXTRACTION_BATCH_SIZE="20") < free + (24 << 20)

@@ -26,6 +26,9 @@ from jivs.domain.schema import Column
 from jivs.domain.source import Limits
 
 _ROWS = 1 << 20
+_JOINED = 64
+"""Batches that become one while they are pending: each takes memory beside its rows, and a ceiling may make them small."""
+
 _LARGEST_GROUP = 128 << 20
 _SMALLEST_GROUP = 4 << 20
 _BASE_MEMORY = 150 << 20
@@ -159,6 +162,7 @@ class SegmentWriter:
         self._companions: list[pa.Field] = []
         self._open: _Open | None = None
         self._pending: list[pa.RecordBatch] = []
+        self._joined = 0
         self._pending_bytes = 0
         self._pending_rows = 0
         self.segments: list[Segment] = []
@@ -195,9 +199,7 @@ class SegmentWriter:
         if fingerprint is not None:
             current.fingerprint += fingerprint
         if batch.num_rows:
-            self._pending.append(self._widen(batch, current.schema))
-            self._pending_bytes += batch.nbytes
-            self._pending_rows += batch.num_rows
+            self._hold(self._widen(batch, current.schema))
         if self._pending_bytes >= self._group_bytes or self._pending_rows >= _ROWS:
             self._flush()
         if sum(len(row.original) for row in rows) + current.rejected_bytes > _REJECTED_BYTES:
@@ -227,6 +229,7 @@ class SegmentWriter:
                     closing.close()
             current.file.path.unlink(missing_ok=True)
         self._pending.clear()
+        self._joined = self._pending_bytes = self._pending_rows = 0
 
     def _segment(self) -> _Open:
         fresh = self._open is not None and not self._open.rows and not self._open.rejected
@@ -256,6 +259,16 @@ class SegmentWriter:
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
             return HashingFile(path)
+
+    def _hold(self, batch: pa.RecordBatch) -> None:
+        if len(self._pending) - self._joined == _JOINED:  # before this one is added, which may be larger than a row group
+            small = self._pending[self._joined :]
+            if sum(one.nbytes for one in small) <= self._group_bytes // 8:  # for a moment they are there twice
+                self._pending[self._joined :] = [pa.concat_batches(small)]
+            self._joined = len(self._pending)
+        self._pending.append(batch)
+        self._pending_bytes += batch.nbytes
+        self._pending_rows += batch.num_rows
 
     def _widen(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         arrays = [
@@ -289,7 +302,7 @@ class SegmentWriter:
             table = pa.Table.from_batches(self._pending, schema=self._open.schema)
             self._pending.clear()
             self._writer(self._open, table).write_table(table, row_group_size=table.num_rows)
-        self._pending_bytes = self._pending_rows = 0
+        self._joined = self._pending_bytes = self._pending_rows = 0
 
     def _close_segment(self) -> None:
         current = self._open
