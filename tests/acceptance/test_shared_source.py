@@ -78,7 +78,7 @@ def test_a_small_run_begins_beside_a_large_one_that_had_all_connections(tmp_path
             seen.append(connections())
 
     with ServiceProcess(tmp_path) as service, service.client() as api:
-        kept = {"name": "s", "url": url, "maxConnections": CAP, "maxRowsPerSecond": 25_000}
+        kept = {"name": "s", "url": url, "maxConnections": CAP, "maxRowsPerSecond": 12_500}
         source_id = api.post("/api/v1/sources", json=kept).json()["id"]
 
         def made(name: str, table: str) -> str:

@@ -7,6 +7,8 @@ import struct
 import subprocess
 import sys
 import threading
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,27 @@ def test_a_query_with_the_name_of_a_table_is_refused(db: Path, run: Run) -> None
     with pytest.raises(UsageError, match="name of a table"):
         run(f"sqlite:///{db}", queries=(("t", "select 5 as a -- five"),), tables=("t",))
     assert run(f"sqlite:///{db}", queries=(("q", "select 5 as a -- five"),)).complete
+
+
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_a_pace_holds_for_what_is_compiled(tmp_path: Path, run: Run, journal: str) -> None:
+    """Rows are read from pages in one mode and by statements in the other, and by statements once more for the fingerprint."""
+    path, rows, rate = tmp_path / "s.db", 3_001, 2_000
+    with closing(sqlite3.connect(path)) as lite:
+        lite.execute(f"pragma journal_mode = {journal}")
+        with lite:
+            lite.execute("create table t (id integer primary key, name text, v real)")
+            lite.executemany(
+                "insert into t values (?, ?, ?)", ((number, f"row {number}", number / 3) for number in range(rows))
+            )
+    for level, times in ((Level.COUNT, 1), (Level.FULL, 2)):
+        archive = tmp_path / level.value
+        began = time.monotonic()
+        outcome = run(f"sqlite:///{path}", level=level, archive=archive, limits={"rows_per_second": rate, "parallel": 2})
+        took = time.monotonic() - began
+        assert outcome.complete
+        assert took > times * (rows - rate / 5) / rate - 0.2, "but for what may be asked for ahead"
+        [table] = archives.manifest(archive)["tables"]
+        assert table["totals"]["rows"] == rows
+        if level is Level.FULL:
+            assert table["verification"]["archive_fingerprint"] == table["verification"]["source_fingerprint"]

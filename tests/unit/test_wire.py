@@ -26,6 +26,7 @@ from jivs.wire import sqlite as wire_sqlite
 from jivs.wire.canonical import column_texts, row_hash
 from jivs.wire.native import Builder, Decoded, Form, Limits, MalformedError, State, Stream
 from jivs.wire.rowhash import RowHasher
+from tests.conftest import examples
 from tests.twins import Beyond, Misfit, RefusedError, mysql_value, postgres_rows
 
 assert native.available(), "these tests are about the compiled part"
@@ -201,13 +202,13 @@ def compare(stream_bytes: bytes, shape: Shape, cuts: int, rows: int, size: int) 
         assert all(map(same, left, right)), (left, right)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(copies(), st.integers(), st.integers(1, 5), st.sampled_from([1, 200, 1 << 20]))
 def test_copies_decode_as_the_twin_does(copy: tuple[Shape, bytes], cuts: int, rows: int, size: int) -> None:
     compare(copy[1], copy[0], cuts, rows, size)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(copies(), st.integers(), st.data())
 def test_a_flipped_byte_is_refused_or_decodes_as_the_twin_does(
     copy: tuple[Shape, bytes], cuts: int, data: st.DataObject
@@ -308,7 +309,7 @@ def mysql_text(draw: st.DrawFn, type_: ArchiveType, form: Form) -> bytes | None:
     return str(draw(st.one_of(st.just(edge), st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)))).encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_result_sets_decode_as_the_twin_does(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.sampled_from(MYSQL), min_size=1, max_size=5))
@@ -395,7 +396,7 @@ def hashed_values(type_: ArchiveType) -> st.SearchStrategy[Any]:
     return st.one_of(st.sampled_from([low, high - 1, 0, 9, 10, 99, 100]), st.integers(low, high - 1))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_rows_hash_as_the_canonical_text_says(data: st.DataObject) -> None:
     """Slices too: a batch may begin anywhere in its buffers, and bitmaps in the middle of a byte."""
@@ -444,6 +445,7 @@ def test_rows_of_sqlite_that_are_too_heavy_leave_no_trace(tmp_path: Path) -> Non
     connection.close()
     database = wire_sqlite.Database(f"file:{path}?mode=ro", 1)
     seen: list[int] = []
+    asked: list[int] = []
     rows = [
         row
         for decoded in database.read(
@@ -455,10 +457,12 @@ def test_rows_of_sqlite_that_are_too_heavy_leave_no_trace(tmp_path: Path) -> Non
             lambda row, column, class_, raw: native.QuarantinedValue(
                 row=row, column=column, original=raw, canonical=raw, reason=class_
             ),
+            asked.append,
         )
         for row in cells(decoded, [(kind(Kind.TEXT), Form.PLAIN)] * 3)
     ]
     database.close()
+    assert asked == [100], "once for each batch, and not for each row that was too heavy"
     assert rows == [["é", None, 1], ["x" * 500, b"y" * 5000, Misfit(b"other")], [None, b"z", 3]]
     assert seen
     assert seen[0] > 5500

@@ -179,11 +179,16 @@ class Readers:
         return bool(self._all) and not any(take.reals for take in takes)
 
     def read(
-        self, source: str | compiled.Pages, takes: Sequence[Take], limits: Limits, refuse: Callable[[int], None]
+        self,
+        source: str | compiled.Pages,
+        takes: Sequence[Take],
+        limits: Limits,
+        refuse: Callable[[int], None],
+        ask: Callable[[int], None],
     ) -> Generator[Chunk, None, None]:
         """The rows of a query, or of pages of which a census was taken."""
         with self._lease() as database:
-            for rows in database.read(source, _types(takes), _forms(takes), limits, refuse, _misfit):
+            for rows in database.read(source, _types(takes), _forms(takes), limits, refuse, _misfit, ask):
                 yield Chunk(batch=rows.batch, values=rows.misfits)
 
     def census(self, sources: Sequence[str | compiled.Pages], columns: int) -> tuple[int, list[dict[str, int]]]:
@@ -205,10 +210,10 @@ class Readers:
             for column in range(columns)
         ]
 
-    def fingerprint(self, query: str, takes: Sequence[Take]) -> Fingerprint | None:
+    def fingerprint(self, query: str, takes: Sequence[Take], most: int, ask: Callable[[int], None]) -> Fingerprint | None:
         """The fingerprint of a query's rows; None if a value's text can be made in Python only."""
         with self._lease() as database:
-            return database.fingerprint(query, _types(takes), _forms(takes))
+            return database.fingerprint(query, _types(takes), _forms(takes), most, ask)
 
 
 def _types(takes: Sequence[Take]) -> list[ArchiveType]:

@@ -296,9 +296,9 @@ class _Session(OneByOne):
         raise TransientError(f"{self._path} is replaced again and again. Try again when nobody replaces it.")
 
     def _aligned(self) -> sqlite3.Connection:
-        if self._pace.rate or not compiled.usable() or self._limits.connections < 3:
+        if not compiled.usable() or self._limits.connections < 3:
             return self._connect()
-        many = max(1, min(self._limits.parallel, self._limits.connections - 2))
+        many = 1 if self._pace.rate else max(1, min(self._limits.parallel, self._limits.connections - 2))
         first = self._connect()
         wal = bytes(first.execute("pragma journal_mode").fetchone()[0]) == b"wal"
         if not wal:  # nobody can write while the first connection reads
@@ -377,9 +377,13 @@ class _Session(OneByOne):
                 f"JIVS_EXTRACTION__MEMORY_LIMIT to at least {(size * 8 >> 20) + 1}MB."
             )
 
+    def _at_once(self, *most: int) -> int:
+        """Rows to read before the pace is asked for more."""
+        return min(*most, self._pace.step) if self._pace.rate else min(most)
+
     def _rows(self, table: Table, bounds: Bounds) -> Iterator[list[tuple[Any, ...]]]:
         select = self._select(table, bounds)
-        most = min(self._limits.batch_rows or _ROWS, _ROWS, self._pace.step if self._pace.rate else _ROWS)
+        most = self._at_once(self._limits.batch_rows or _ROWS, _ROWS)
         with self._lease() as connection:
             cursor = connection.execute(select)
             self._pace.take(most)
@@ -403,11 +407,11 @@ class _Session(OneByOne):
         if not detail.table.same_structure(table):
             raise SchemaChangedError(f"{table.name}: its columns changed since the run was planned. Start a new run.")
         if self._compiled.can_read(takes):
-            most = min(self._limits.batch_rows or _MOST_ROWS, _MOST_ROWS)
+            most = self._at_once(self._limits.batch_rows or _MOST_ROWS, _MOST_ROWS)
             limits = BatchLimits(most, self._limits.batch_bytes, self._limits.heavy_row)
             refuse = partial(self._refuse_larger, str(table.name))
             source = self._select(table, bounds) if detail.pages is None else _part(detail.pages, bounds)
-            chunks = self._compiled.read(source, takes, limits, refuse)
+            chunks = self._compiled.read(source, takes, limits, refuse, self._pace.take)
             with self._clear_errors(), closing(chunks):
                 yield from chunks
             return
@@ -430,7 +434,8 @@ class _Session(OneByOne):
         takes = self._detail(table.name).takes
         if self._compiled.can_read(takes):
             with self._clear_errors():
-                found = self._compiled.fingerprint(self._select(table, bounds), takes)
+                most = self._at_once(_MOST_ROWS)
+                found = self._compiled.fingerprint(self._select(table, bounds), takes, most, self._pace.take)
             if found is not None:
                 return found
         count = total = 0

@@ -212,17 +212,19 @@ class Database:
         limits: Limits,
         check: Callable[[int], None],
         misfit: Callable[[int, int, str, bytes], QuarantinedValue],
+        ask: Callable[[int], None],
     ) -> Iterator[Decoded]:
         """The rows of a query, or of pages of which a census was taken, in batches within the limits.
 
         ``check`` is called with the size of a row above ``limits.heavy``; it may raise. ``misfit`` makes the record of a
         value of another class than its column's, from row, column, class and bytes (of a number: 8, as the machine
-        has them).
+        has them). ``ask`` is called before each batch with the rows that it may have at most.
         """
         builder = Builder(types, forms)
         heavy = limits.heavy
         try:
             with self._rows(source) as cursor:
+                ask(limits.rows)
                 while True:
                     state = State(
                         self._compiled.jivs_sqlite_read(
@@ -239,27 +241,37 @@ class Database:
                         yield builder.take(lambda row, column, raw: misfit(row, column, CLASSES[raw[0] - 1], raw[1:]))
                     if state is State.END:
                         return
+                    ask(limits.rows)
         finally:
             builder.close()
 
-    def fingerprint(self, query: str, types: Sequence[ArchiveType], forms: Sequence[Form]) -> Fingerprint | None:
-        """The fingerprint of a query's rows, from the library's values, without Arrow in between.
+    def fingerprint(
+        self, query: str, types: Sequence[ArchiveType], forms: Sequence[Form], most: int, ask: Callable[[int], None]
+    ) -> Fingerprint | None:
+        """The fingerprint of a query's rows, from the library's values, without Arrow in between; before each ``most`` of
+        them ``ask`` is called with that.
 
         None if a value is of another class than its column's: only the caller can make its text.
         """
-        rows, total = ctypes.c_int64(), ctypes.c_uint64()
+        count = total = 0
+        state, wanted = State.FULL, specs(types, forms)
+        rows, sums = ctypes.c_int64(), ctypes.c_uint64()
         with self._prepared(query) as cursor:
-            state = State(
-                self._compiled.jivs_sqlite_hash(
-                    ctypes.byref(cursor),
-                    self._table,
-                    ctypes.c_int32(len(types)),
-                    ctypes.byref(specs(types, forms)),
-                    ctypes.byref(rows),
-                    ctypes.byref(total),
+            while state is State.FULL:
+                ask(most)
+                state = State(
+                    self._compiled.jivs_sqlite_hash(
+                        ctypes.byref(cursor),
+                        self._table,
+                        ctypes.c_int32(len(types)),
+                        ctypes.byref(wanted),
+                        ctypes.c_int64(most),
+                        ctypes.byref(rows),
+                        ctypes.byref(sums),
+                    )
                 )
-            )
-            if state is State.STRANGE:
-                return None
-            self._ended(state)
-        return Fingerprint.of(rows.value, total.value)
+                if state is State.STRANGE:
+                    return None
+                self._ended(state)
+                count, total = count + rows.value, total + sums.value
+        return Fingerprint.of(count, total)

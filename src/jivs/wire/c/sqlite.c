@@ -190,18 +190,19 @@ static int line_item(line *l, item *i, int kind, int form) {
     return -1;
 }
 
-/* The number of rows and the sum of their hashes, from the library's values: no Arrow array is in between.
-   END, ASIDE, NO_MEMORY, or STRANGE: a value whose text only the caller can make. */
-int jivs_sqlite_hash(cursor *c, const functions *f, int32_t columns, const column_spec *specs, int64_t *rows, uint64_t *sum) {
+/* The number of the next rows, ``most`` of them, and the sum of their hashes, from the library's values: no Arrow array is in
+   between. FULL, END, ASIDE, NO_MEMORY, or STRANGE: a value whose text only the caller can make. */
+int jivs_sqlite_hash(cursor *c, const functions *f, int32_t columns, const column_spec *specs, int64_t most, int64_t *rows,
+                     uint64_t *sum) {
     line lines[LANES] = {{0}};
     uint64_t hashes[LANES];
     int state = MORE;
     item given;
     *rows = 0;
     *sum = 0;
-    while (state == MORE) {
+    while (state == MORE && *rows < most) {
         int here = 0;
-        for (; here < LANES && (state = next_row(c, f)) == MORE; here++) {
+        for (; here < LANES && *rows + here < most && (state = next_row(c, f)) == MORE; here++) {
             lines[here].used = 0;
             for (int32_t i = 0; i < columns && state == MORE; i++) {
                 if ((state = look(c, f, i, &given)) != MORE) break;
@@ -223,5 +224,5 @@ int jivs_sqlite_hash(cursor *c, const functions *f, int32_t columns, const colum
         *rows += here;
     }
     for (int i = 0; i < LANES; i++) free(lines[i].text);
-    return state;
+    return state == MORE ? FULL : state;
 }
