@@ -46,26 +46,31 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def fill(engine: Engine) -> None:
     job = Job(archive="a").to_json()
     kept = {"version": 1, "created_at": 1.0, "updated_at": 1.0}
-    with engine.write() as connection:
-        connection.execute(sources.insert(), [
-            {"name": f"s{n}", "folded": f"s{n}", "scheme": "sqlite", "host": "", "database": "/x", "username": "", "options": "{}",
-             "sealed": "", "max_connections": 0, "max_rows_per_second": 0, **kept} for n in range(SOURCES)])  # fmt: skip
-        connection.execute(extractions.insert(), [
-            {"name": f"x{n}", "folded": f"x{n}", "description": "", "source_id": 1 + n % SOURCES, "job": job, "priority": 0,
-             "when_busy": "QUEUE", "created_by": "a", **kept} for n in range(EXTRACTIONS)])  # fmt: skip
-        connection.execute(runs.insert(), [
-            {"id": f"r{n}", "kind": "extract", "source": "s", "archive": "/a", "digest": "", "state": state(n), "message": "", "epoch": 1,
-             "owner": "w" if state(n) == "RUNNING" else "", "lease_until": 9e9 if state(n) == "RUNNING" else None, "created_at": float(n),
-             "updated_at": float(n), "extraction_id": 1 + n % EXTRACTIONS, "source_id": 1 + n % SOURCES, "job": job, "connections": 1,
-             "ended_at": float(n)} for n in range(RUNS)])  # fmt: skip
-        connection.execute(run_logs.insert(), [
-            {"run_id": f"r{n % RUNS}", "extraction_id": 1 + n % EXTRACTIONS, "at": 1.0, "level": "INFO", "message": "m"} for n in range(RUNS)])  # fmt: skip
-        connection.execute(events.insert(), [
-            {"at": 1.0, "kind": "state", "run_id": "r", "extraction_id": 1, "data": "{}"} for _ in range(RUNS)])  # fmt: skip
-        connection.execute(schedules.insert(), [
-            {"name": f"n{n}", "folded": f"n{n}", "extraction_id": 1 + n % EXTRACTIONS, "cron": "@daily", "time_zone": "UTC",
-             "missed_runs": "SKIP", "enabled": True, "next_run_at": float(n), "last_run_id": "", "last_message": "", "created_by": "a", **kept}
-            for n in range(2 * EXTRACTIONS)])  # fmt: skip
+
+    def insert(statement: sa.Insert, rows: list[dict[str, Any]]) -> None:
+        """In a transaction that is not left alone while rows are made: PostgreSQL ends those."""
+        with engine.write() as connection:
+            connection.execute(statement, rows)
+
+    insert(sources.insert(), [
+        {"name": f"s{n}", "folded": f"s{n}", "scheme": "sqlite", "host": "", "database": "/x", "username": "", "options": "{}",
+         "sealed": "", "max_connections": 0, "max_rows_per_second": 0, **kept} for n in range(SOURCES)])  # fmt: skip
+    insert(extractions.insert(), [
+        {"name": f"x{n}", "folded": f"x{n}", "description": "", "source_id": 1 + n % SOURCES, "job": job, "priority": 0,
+         "when_busy": "QUEUE", "created_by": "a", **kept} for n in range(EXTRACTIONS)])  # fmt: skip
+    insert(runs.insert(), [
+        {"id": f"r{n}", "kind": "extract", "source": "s", "archive": "/a", "digest": "", "state": state(n), "message": "", "epoch": 1,
+         "owner": "w" if state(n) == "RUNNING" else "", "lease_until": 9e9 if state(n) == "RUNNING" else None, "created_at": float(n),
+         "updated_at": float(n), "extraction_id": 1 + n % EXTRACTIONS, "source_id": 1 + n % SOURCES, "job": job, "connections": 1,
+         "ended_at": float(n)} for n in range(RUNS)])  # fmt: skip
+    insert(run_logs.insert(), [
+        {"run_id": f"r{n % RUNS}", "extraction_id": 1 + n % EXTRACTIONS, "at": 1.0, "level": "INFO", "message": "m"} for n in range(RUNS)])  # fmt: skip
+    insert(events.insert(), [
+        {"at": 1.0, "kind": "state", "run_id": "r", "extraction_id": 1, "data": "{}"} for _ in range(RUNS)])  # fmt: skip
+    insert(schedules.insert(), [
+        {"name": f"n{n}", "folded": f"n{n}", "extraction_id": 1 + n % EXTRACTIONS, "cron": "@daily", "time_zone": "UTC",
+         "missed_runs": "SKIP", "enabled": True, "next_run_at": float(n), "last_run_id": "", "last_message": "", "created_by": "a", **kept}
+        for n in range(2 * EXTRACTIONS)])  # fmt: skip
     if not engine.embedded:
         with engine._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("vacuum analyze")

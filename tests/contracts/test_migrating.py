@@ -101,6 +101,26 @@ def test_an_index_waits_for_who_reads(pg: str, monkeypatch: pytest.MonkeyPatch) 
     assert version(pg) == (tables.HEAD, tables.OLDEST)
 
 
+def test_what_an_index_took_is_not_taken_from_who_waits_for_a_table(pg: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index of one revision takes longer than the next one would wait for others."""
+    old_catalog(pg)
+    failures: list[BaseException] = []
+    monkeypatch.setattr(migrating, "_GIVE_UP_SECONDS", 3.0)
+    with psycopg.connect(pg) as dump, psycopg.connect(pg) as user:
+        dump.execute("set transaction isolation level repeatable read")
+        dump.execute("select count(*) from leases")
+        thread = opening(pg, failures)
+        time.sleep(4)
+        user.execute("select count(*) from runs")
+        dump.rollback()
+        until_it_waits(pg, thread, "ALTER TABLE runs")
+        time.sleep(1.5)
+        assert failures == []
+    thread.join(60)
+    assert failures == []
+    assert version(pg) == (tables.HEAD, tables.OLDEST)
+
+
 def test_a_change_that_others_keep_from_a_table_says_so(pg: str, monkeypatch: pytest.MonkeyPatch) -> None:
     old_catalog(pg)
     failures: list[BaseException] = []

@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,14 +75,14 @@ class _Schedules(SchedulesSuite):
 
 class TestSqliteSchedules(_Schedules):
     @pytest.fixture
-    def engine(self, tmp_path: Path) -> Engine:
-        return Engine(Address(scheme="sqlite", database=str(tmp_path / "catalog.db")))
+    def engine(self, lite_catalog: Address) -> Engine:
+        return Engine(lite_catalog)
 
 
 class TestPostgreSQLSchedules(_Schedules):
     @pytest.fixture
-    def engine(self, pg: str) -> Iterator[Engine]:
-        engine = Engine(Address.parse(pg, lambda _: None))
+    def engine(self, pg_catalog: str) -> Iterator[Engine]:
+        engine = Engine(Address.parse(pg_catalog, lambda _: None))
         yield engine
         engine.close()
 
@@ -139,7 +138,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def service(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Service]:
-    url = "" if request.param == "sqlite" else request.getfixturevalue("pg")
+    url = "" if request.param == "sqlite" else request.getfixturevalue("pg_catalog")
     made = bootstrap.build_service(
         Settings(database_url=url, jwt_secret="s" * 40, encryption_key=base64.b64encode(bytes(32)).decode())  # type: ignore[arg-type]
     )

@@ -68,7 +68,11 @@ class Wanted:
 EVERYTHING = Wanted()
 
 
-def chained(previous: str, seq: int, at: float, deed: Deed) -> str:
-    """The hash of an entry: SHA-256 over the hash before it and everything that it says."""
-    said = json.dumps([previous, seq, at, deed.actor, deed.action, deed.object, deed.detail], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+def said(at: float, deed: Deed) -> str:
+    """What is hashed of a deed wherever in the chain it stands: the end of a JSON array, in ASCII."""
+    return json.dumps([at, deed.actor, deed.action, deed.object, deed.detail], sort_keys=True)[1:]
+
+
+def chained(previous: str, seq: int, what: str) -> str:
+    """The hash of an entry: SHA-256 over the hash before it, its number, and what is ``said``, as one JSON array."""
+    return hashlib.sha256(f"[{json.dumps(previous)}, {seq}, {what}".encode()).hexdigest()

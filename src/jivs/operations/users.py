@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jivs.domain.access import Role, User, check_password
-from jivs.domain.audit import GENESIS, Deed, End, chained
+from jivs.domain.audit import GENESIS, Deed, End, chained, said
 from jivs.domain.source import Secret
 from jivs.errors import (
     DamagedError,
@@ -239,7 +239,7 @@ def verify_trail(service: Service, noted: End | None = None, gone: Callable[[], 
         count += 1
         if count % _LOOK_UP == 0 and gone():
             raise OverLimitError("The verification of the trail was ended: use jivs audit verify, which has no limits.")
-        if entry.seq != count or entry.hash != chained(previous, entry.seq, entry.at, entry.deed):
+        if entry.seq != count or entry.hash != chained(previous, entry.seq, said(entry.at, entry.deed)):
             raise DamagedError(f"The audit trail is damaged at entry {count}: it was changed, removed or added later.")
         previous = entry.hash
         if noted is not None and noted.entries == count and noted.hash != previous:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jivs.domain.access import Role, User
-from jivs.domain.audit import GENESIS, Deed, Wanted, chained
+from jivs.domain.audit import GENESIS, Deed, Wanted, chained, said
 from jivs.errors import AlreadyExistsError, ConflictError, UsageError
 from jivs.ports.accounts import Accounts, Refresh, Replayed
 from jivs.testing.clock import FakeClock
@@ -177,7 +177,19 @@ class AccountsSuite:
         entries = list(accounts.trail())
         assert [entry.seq for entry in entries] == list(range(1, 41))
         for entry in entries:
-            assert entry.hash == chained(previous, entry.seq, entry.at, entry.deed)
+            assert entry.hash == chained(previous, entry.seq, said(entry.at, entry.deed))
+            previous = entry.hash
+
+    @pytest.mark.parametrize(
+        "text", ['"', "\\", "\\u0041\n\t\x7f", "é 𝄞 \u2028", "? %s %% $1 :x", "'; --", "{}[],", "a\x00b\ud800c"]
+    )
+    def test_the_chain_holds_whatever_is_said(self, accounts: Accounts, text: str) -> None:
+        """A text goes through the database's own way of putting texts together."""
+        for _ in range(2):
+            accounts.record(Deed(actor=text, action="x", object=text, detail={text.replace("\ud800", ""): text[:1], "n": 1}))
+        previous = GENESIS
+        for entry in accounts.trail():
+            assert entry.hash == chained(previous, entry.seq, said(entry.at, entry.deed))
             previous = entry.hash
 
     def test_the_trail_is_shown_newest_first(self, accounts: Accounts) -> None:

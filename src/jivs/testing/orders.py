@@ -96,8 +96,19 @@ class OrdersSuite:
         clock.advance(3600)  # somebody set the clock: that ends no lease
         assert work.command("r1", Command.PAUSE, DEED).state is RunState.RUNNING
         work.settle("r1", run.epoch, RunState.PAUSED)
-        assert work.command("r1", Command.STOP, DEED).state is RunState.CANCELLED
+        assert work.command("r1", Command.STOP, DEED, doubtful=False).state is RunState.CANCELLED
         assert work.keep("r1", run.epoch, 3, Counts(), "") is None
+
+    def test_a_run_that_was_let_go_of_unseen_is_left_to_who_asks_its_archive(self, make: Make, work: Work) -> None:
+        self.start(work, make())
+        run = work.claim("w", 3)
+        assert run is not None
+        work.settle("r1", run.epoch, RunState.PENDING, doubtful=True)
+        told = work.command("r1", Command.STOP, DEED)
+        assert (told.state, told.order) == (RunState.RUNNING, Order.CANCEL)
+        looked = work.claim("w", 3)
+        assert looked is not None
+        assert work.settle("r1", looked.epoch, RunState.CANCELLED)
 
     @pytest.mark.parametrize(
         ("order", "given_back_as", "then"),
@@ -152,6 +163,16 @@ class OrdersSuite:
         work.command("r1", Command.RESUME, DEED)
         assert not work.settle("r1", looked.epoch, RunState.PAUSED)
         assert work.settle("r1", looked.epoch, RunState.PENDING)
+        assert work.claim("w", 3) is not None
+
+    def test_a_run_that_was_resumed_goes_on_at_once_also_where_who_looks_dies(self, make: Make, work: Work) -> None:
+        self.start(work, make())
+        assert work.claim("gone", 3) is not None
+        work.command("r1", Command.PAUSE, DEED)
+        assert work.lost("gone") == 1
+        assert work.claim("gone", 3) is not None
+        work.command("r1", Command.RESUME, DEED)
+        assert work.lost("gone") == 1
         assert work.claim("w", 3) is not None
 
     def test_a_source_is_not_deleted_under_a_run(

@@ -11,17 +11,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from jivs.backends.catalog import migrating
 from jivs.backends.catalog.tables import HEAD, compatibility
+from jivs.domain.audit import chained
 from jivs.domain.source import Address
-from jivs.errors import UnreachableError, UserError
+from jivs.errors import DriverMissingError, UnreachableError, UserError
 from jivs.ports.metrics import PoolUse
+
+if TYPE_CHECKING:
+    import psycopg
 
 _LOG = logging.getLogger(__name__)
 _BUSY_MS = 30_000
@@ -56,7 +59,7 @@ _FULL = ("disk is full", "No space left on device")
 
 
 Question = tuple[str, tuple[Any, ...]]
-"""A SELECT with ``?`` for its values, and these."""
+"""A statement with ``?`` for its values, and these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +90,20 @@ class Engine:
             if self._sqlite:
                 _make_file(Path(address.database))
             url = f"sqlite:///{address.database}" if self._sqlite else _postgresql_url(address, given.seconds)
-            self._engine = sa.create_engine(
-                url,
-                poolclass=sa.pool.QueuePool,
-                pool_size=kept,
-                max_overflow=self._most - kept,
-                pool_timeout=given.seconds,
-                hide_parameters=True,
-            )
+            # Who waited for a lock has to see what came before, whatever the database is set to.
+            level: dict[str, Any] = {} if self._sqlite else {"isolation_level": "READ COMMITTED"}
+            try:
+                self._engine = sa.create_engine(
+                    url,
+                    **level,
+                    poolclass=sa.pool.QueuePool,
+                    pool_size=kept,
+                    max_overflow=self._most - kept,
+                    pool_timeout=given.seconds,
+                    hide_parameters=True,
+                )
+            except ImportError as error:
+                raise missing_driver(error) from None
             # What only reads needs no transaction: to begin and to end one are two more ways to the server and back.
             self._reading = self._engine if self._sqlite else self._engine.execution_options(isolation_level="AUTOCOMMIT")
             sa.event.listen(self._engine, "connect", _prepare if self._sqlite else _bound)
@@ -190,7 +199,7 @@ class Engine:
 
     def _fits(self, connection: sa.Connection) -> bool:
         """Whether the schema is ours, or a newer one that our code may work on. Raises UserError for one that it may not."""
-        version = _version(connection)
+        version = migrating.version(connection)
         if version is None or version <= HEAD:
             return version == HEAD
         oldest = connection.execute(sa.select(sa.func.max(compatibility.c.oldest))).scalar()
@@ -277,22 +286,43 @@ class Engine:
         if not self._sqlite:
             connection.exec_driver_sql(f"SELECT {', '.join(['pg_advisory_xact_lock(%s)'] * len(numbers))}", numbers)
 
-    def ask_locked(self, connection: sa.Connection, number: int, question: str) -> list[tuple[Any, ...]]:
-        """The rows of a SELECT without values, asked when the lock is had, and on one way there and back with it."""
+    def locking(self, number: int) -> list[Question]:
+        """The statement that does."""
+        return [] if self._sqlite else [("SELECT pg_advisory_xact_lock(?)", (number,))]
+
+    def together(self, connection: sa.Connection, *asked: Question) -> list[list[tuple[Any, ...]]]:
+        """The rows of each statement, in the caller's transaction, on one way to a server and back."""
+        if not self._sqlite:
+            return _in_one_message(connection, asked)
+        done = [connection.exec_driver_sql(sql, values) for sql, values in asked]
+        return [[tuple(row) for row in one] if one.returns_rows else [] for one in done]
+
+    def at_once(self, *asked: Question) -> list[list[tuple[Any, ...]]]:
+        """As ``together``, in a transaction of their own: all of them, or nothing."""
         if self._sqlite:
-            return [tuple(row) for row in connection.exec_driver_sql(question)]
-        with _driver(connection) as driver, driver.cursor() as cursor:
-            cursor.execute(f"SELECT pg_advisory_xact_lock({number}); {question}", prepare=False)
-            cursor.nextset()  # each statement sees what is there when it begins
-            return cursor.fetchall()
+            with self.write() as connection:
+                return self.together(connection, *asked)
+        with self._clear_errors("cannot be written"), self._connection(reading=True) as connection:
+            return _in_one_message(connection, asked)  # which is one transaction where there was no BEGIN
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that knows ON CONFLICT."""
-        return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
+        if self._sqlite:
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
 
     def close(self) -> None:
         """Give back all connections."""
         self._engine.dispose()
+
+
+def missing_driver(error: ImportError) -> DriverMissingError:
+    """What a catalog in PostgreSQL needs."""
+    return DriverMissingError(
+        f"DATABASE_URL needs a package that is not installed ({error.name}): pip install 'jivs[postgresql]'"
+    )
 
 
 def _postgresql_url(address: Address, seconds: float) -> sa.URL:
@@ -327,6 +357,7 @@ def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     for pragma in (f"busy_timeout={_BUSY_MS}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    connection.create_function("chained", 3, chained, deterministic=True)
 
 
 def _bound(connection: Any, _record: Any) -> None:
@@ -334,22 +365,44 @@ def _bound(connection: Any, _record: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SET idle_in_transaction_session_timeout = {_FROZEN_MS}; SET tcp_keepalives_idle = 5; "
-            "SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+            "SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; "
+            "SET default_transaction_isolation = 'read committed'"  # of what goes there without a BEGIN
         )
     connection.commit()
 
 
 def _piped(connection: sa.Connection, asked: Sequence[Question]) -> list[list[tuple[Any, ...]]]:
-    """Statements sent together."""
+    """The rows of SELECTs, sent together."""
     with _driver(connection) as driver:
-        with driver.pipeline() if len(asked) > 1 else nullcontext():  # to begin one takes a way there and back
-            cursors = [driver.execute(sql.replace("?", "%s"), values) for sql, values in asked]
+        try:
+            with driver.pipeline() if len(asked) > 1 else nullcontext():  # to begin one takes a way there and back
+                cursors = [driver.execute(sql.replace("?", "%s"), values) for sql, values in asked]
+        except Exception as error:  # the driver may take what stood behind the one that failed for prepared
+            connection.invalidate(error)
+            raise
         return [cursor.fetchall() for cursor in cursors]
+
+
+def _in_one_message(connection: sa.Connection, asked: Sequence[Question]) -> list[list[tuple[Any, ...]]]:
+    """The rows of statements, which the server has all of, or none: a process that stops in between holds no lock."""
+    import psycopg
+
+    with _driver(connection) as driver, psycopg.ClientCursor(driver) as cursor:
+        cursor.execute(
+            "; ".join(sql.replace("?", "%s") for sql, _ in asked), tuple(value for _, values in asked for value in values)
+        )
+        found = []
+        for _ in asked:
+            found.append(cursor.fetchall() if cursor.description else [])
+            cursor.nextset()
+        return found
 
 
 @contextmanager
 def _driver(connection: sa.Connection) -> Iterator[psycopg.Connection[Any]]:
     """The driver's own connection; what it raises becomes what ``connection`` would raise."""
+    import psycopg  # here, for whoever has a catalog in a file needs none
+
     driver = connection.connection.driver_connection
     assert driver is not None
     try:
@@ -357,7 +410,8 @@ def _driver(connection: sa.Connection) -> Iterator[psycopg.Connection[Any]]:
     except psycopg.Error as error:
         if driver.broken:
             connection.invalidate(error)
-        raise sa.exc.OperationalError("SELECT", (), error) from error
+        kind = sa.exc.IntegrityError if isinstance(error, psycopg.IntegrityError) else sa.exc.OperationalError
+        raise kind("the catalog", (), error) from error
 
 
 def _used(_connection: Any, record: Any) -> None:
@@ -368,19 +422,14 @@ def _alive(connection: Any, record: Any, _fairy: Any) -> None:
     """Ask the server, unless it answered a moment ago. Raises InvalidatePoolError: all are opened anew then."""
     if time.monotonic() - record.info.get("used", time.monotonic()) < _TRUSTED_SECONDS:
         return
+    import psycopg
+
     connection.autocommit = True
     try:
         connection.execute("")
         connection.autocommit = False
     except psycopg.Error as error:
         raise sa.exc.InvalidatePoolError from error
-
-
-def _version(connection: sa.Connection) -> str | None:
-    if not sa.inspect(connection).has_table("alembic_version"):
-        return None
-    version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-    return str(version) if version is not None else None
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from jivs.backends.catalog import registry, schedules, trail
 from jivs.backends.catalog.engine import Engine
-from jivs.backends.catalog.prepared import Prepared, parameter
 from jivs.backends.catalog.tables import extractions, run_logs, runs, sources
 from jivs.domain.audit import Deed
 from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
@@ -43,16 +42,10 @@ _SHOWN = sa.select(
 ).select_from(_JOINED)
 
 
-_GIVEN = [column for column in extractions.c if column.name != "id"]
-_ADD = Prepared(
-    extractions.insert()
-    .values({column.name: parameter(column.name, column.type) for column in _GIVEN})
-    .returning(
-        extractions.c.id,
-        sa.literal_column("(SELECT name FROM sources WHERE sources.id = source_id)"),
-        sa.literal_column("(SELECT version FROM sources WHERE sources.id = source_id)"),
-    )
-)
+_GIVEN = [column.name for column in extractions.c if column.name != "id"]
+_ADD = f"""\
+INSERT INTO extractions ({", ".join(_GIVEN)}) VALUES ({", ".join("?" for _ in _GIVEN)}) RETURNING
+id, (SELECT name FROM sources WHERE sources.id = source_id), (SELECT version FROM sources WHERE sources.id = source_id)"""
 # PostgreSQL keeps a plan that costs the same for all values: so the limit stands in the text and is taken before the joins,
 # and the id has one type. Else it plans each time, which takes twice as long as the query.
 _HEADS = """\
@@ -75,33 +68,36 @@ class SqlExtractions:
         return self._clock.now().timestamp()
 
     def add(self, draft: ExtractionDraft, actor: str, deed: Deed) -> Extraction:
+        now = self._now()
+        values = self._values(draft, draft.source_id, actor, now)
         try:
-            with self._engine.write() as connection:
-                return self._insert(connection, draft, draft.source_id, actor, deed)
+            [made], *_ = self._engine.at_once((_ADD, tuple(values.values())), *trail.appending(self._engine, now, deed))
         except sa.exc.IntegrityError as error:
             raise self._refused(draft) from error
+        return _made(values, made)
 
     def add_with_source(
         self, draft: ExtractionDraft, source: SourceDraft, seal: Callable[[str], str], actor: str, deeds: tuple[Deed, Deed]
     ) -> Extraction:
         try:
             with self._engine.write() as connection:
-                made = registry.insert(connection, source, seal, self._now())
-                trail.append(self._engine, connection, self._now(), deeds[0])
-                return self._insert(connection, draft, made["id"], actor, deeds[1])
+                now = self._now()
+                values = self._values(draft, registry.insert(connection, source, seal, now)["id"], actor, now)
+                [made], *_ = self._engine.together(
+                    connection,
+                    (_ADD, tuple(values.values())),
+                    *(statement for deed in deeds for statement in trail.appending(self._engine, now, deed)),
+                )
         except sa.exc.IntegrityError as error:
             raise self._taken(draft) from error
+        return _made(values, made)
 
-    def _insert(
-        self, connection: sa.Connection, draft: ExtractionDraft, source_id: int, actor: str, deed: Deed
-    ) -> Extraction:
-        now = self._now()
-        values = {**_columns(draft), "source_id": source_id, "version": 1, "created_at": now, "updated_at": now}
-        values = {**values, "created_by": actor}
-        made = tuple(_ADD(connection, **values).one())
-        trail.append(self._engine, connection, now, deed)
-        fresh = dict(zip(("id", "source_name", "source_version"), made, strict=True))
-        return _extraction({**values, **fresh, "last_run": "", "last_state": ""})
+    @staticmethod
+    def _values(draft: ExtractionDraft, source_id: int, actor: str, now: float) -> dict[str, Any]:
+        """Of a new row, in the order of ``_GIVEN``."""
+        own = {"source_id": source_id, "version": 1, "created_by": actor, "created_at": now, "updated_at": now}
+        values = {**_columns(draft), **own}
+        return {name: values[name] for name in _GIVEN}
 
     @staticmethod
     def _taken(draft: ExtractionDraft) -> AlreadyExistsError:
@@ -201,6 +197,11 @@ def _columns(draft: ExtractionDraft) -> dict[str, Any]:
         "priority": draft.priority,
         "when_busy": draft.when_busy.value,
     }
+
+
+def _made(values: dict[str, Any], returned: tuple[Any, ...]) -> Extraction:
+    fresh = dict(zip(("id", "source_name", "source_version"), returned, strict=True))
+    return _extraction({**values, **fresh, "last_run": "", "last_state": ""})
 
 
 def _extraction(row: Any) -> Extraction:

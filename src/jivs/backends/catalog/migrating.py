@@ -8,7 +8,9 @@ tried again. What takes time, an index on a table that has grown, is built ``CON
 from __future__ import annotations
 
 import logging
+import math
 import random
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,15 +44,40 @@ class Operations(Protocol):
         """Execute a statement."""
 
 
+@contextmanager
+def _without_colours() -> Iterator[None]:
+    """Alembic loads Mako, and that the grammars of a dozen languages, to colour errors in templates that nobody here has: a
+    third of what bringing up a new catalog costs.
+    """
+    name = "mako.ext.pygmentplugin"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment] # as Python notes that a module is not there
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)
+
+
 def upgrade(connection: sa.Connection) -> None:
     """Bring the schema up, within the transaction at hand if there is one."""
-    from alembic import command
+    with _without_colours():
+        from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def version(connection: sa.Connection) -> str | None:
+    """The revision that the schema has; None where there is no schema yet."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return str(found) if found is not None else None
 
 
 def note(connection: sa.Connection, revision: str) -> None:
@@ -93,7 +120,8 @@ def upgrade_beside_others(connection: sa.Connection) -> None:
     _LOG.info("The catalog's schema is brought up to %s.", HEAD)
     connection.exec_driver_sql(f"SET idle_in_transaction_session_timeout = 0; SET lock_timeout = {_LOCK_MS}")
     connection.commit()
-    end = time.monotonic() + _GIVE_UP_SECONDS
+    end = math.inf
+    reached: str | None = ""
     while True:
         try:
             upgrade(connection)
@@ -102,6 +130,9 @@ def upgrade_beside_others(connection: sa.Connection) -> None:
             connection.rollback()
             if getattr(error.orig, "sqlstate", "") not in _IN_THE_WAY:
                 raise
+            if (now := version(connection)) != reached:  # the first refusal: what came before may have taken its time
+                end, reached = time.monotonic() + _GIVE_UP_SECONDS, now
+            connection.commit()
             if time.monotonic() > end:
                 raise UnreachableError(
                     f"The catalog's schema cannot be brought up: for {_GIVE_UP_SECONDS:.0f} s others, a backup for example, "

@@ -36,9 +36,10 @@ def _away(row: Any, state: RunState) -> dict[str, Any]:
     return {"state": state.value, "order": "", "epoch": row["epoch"] + 1, **FREE}
 
 
-def _stop(row: Any, doubtful: bool) -> dict[str, Any]:
+def _stop(row: Any, doubtful: bool | None) -> dict[str, Any]:
     """A run whose worker fell silent may be published: whoever takes it over looks into the archive, and ends it. So is one
-    that is in doubt. Who stops it again while the archive cannot be asked, ends it.
+    that is in doubt, or that was let go of since somebody looked at it last. Who stops it again while the archive cannot be
+    asked, ends it.
     """
     if row["state"] not in submission.UNENDED:
         raise _refused(row, "stopped")
@@ -48,24 +49,26 @@ def _stop(row: Any, doubtful: bool) -> dict[str, Any]:
         if doubtful and row["order"] == Order.CANCEL.value:
             return _away(row, RunState.CANCELLED)
         return {"order": Order.CANCEL.value, "not_before": 0.0}
-    if doubtful:
+    if doubtful or (doubtful is None and row["started_at"] is not None):
         return {"state": RunState.RUNNING.value, "order": Order.CANCEL.value, **LOST}
     return _away(row, RunState.CANCELLED)
 
 
-def _pause(row: Any, _doubtful: bool) -> dict[str, Any]:
+def _pause(row: Any, _doubtful: bool | None) -> dict[str, Any]:
     if row["state"] not in {"PENDING", "RUNNING"} or row["order"] == Order.CANCEL.value:
         raise _refused(row, "paused")
     return {"order": Order.PAUSE.value} if row["lease_until"] is not None else _away(row, RunState.PAUSED)
 
 
-def _resume(row: Any, _doubtful: bool) -> dict[str, Any]:
+def _resume(row: Any, _doubtful: bool | None) -> dict[str, Any]:
     if row["order"] == Order.CANCEL.value or (row["state"] != "PAUSED" and row["order"] != Order.PAUSE.value):
         raise _refused(row, "resumed")
     if _at_work(row):
-        return {"state": RunState.RUNNING.value, "order": ""}
+        return {"state": RunState.RUNNING.value, "order": "", "not_before": 0.0}
     return {**_away(row, RunState.PENDING), "failures": 0, "failed": 0, "not_before": 0.0}
 
 
 CHANGES = {Command.STOP: _stop, Command.PAUSE: _pause, Command.RESUME: _resume}
-"""Of a row, and whether nobody can say that it is published: the columns that change. Raises ConflictError."""
+"""Of a row, and whether nobody can say that it is published, None where nobody asked: the columns that change. Raises
+ConflictError.
+"""

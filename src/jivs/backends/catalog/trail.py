@@ -9,34 +9,36 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jivs.backends.catalog.engine import Engine
-from jivs.backends.catalog.prepared import Prepared, parameter
+from jivs.backends.catalog.engine import Engine, Question
 from jivs.backends.catalog.tables import audit
-from jivs.domain.audit import GENESIS, Deed, Entry, Wanted, chained
+from jivs.domain.audit import GENESIS, Deed, Entry, Wanted, said
 from jivs.errors import DamagedError
 
 _APPENDING = 0x6A697661
 """The advisory lock of whoever appends: the chain has one end. (In SQLite there is one writer anyway.)"""
 
 _PAGE = 1000
-_LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
-_APPEND = Prepared(audit.insert().values({column.name: parameter(column.name, column.type) for column in audit.c}))
+_APPEND = """\
+INSERT INTO audit (seq, at, actor, action, object, detail, hash)
+SELECT e.seq + 1, ?, ?, ?, ?, ?, {hash} FROM (
+  SELECT coalesce(max(seq), 0) AS seq, coalesce(max(hash), '{genesis}') AS hash
+  FROM (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1) last
+) e"""
+# What ``chained`` computes, by the database: the lock is had for as long as that takes, not for two ways to us and back.
+_HASHED = "encode(sha256(convert_to('[\"' || e.hash || '\", ' || (e.seq + 1) || ', ' || CAST(? AS TEXT), 'UTF8')), 'hex')"
 
 
 def append(engine: Engine, connection: sa.Connection, at: float, deed: Deed) -> None:
     """Add an entry to the end of the chain, in the caller's transaction."""
-    last = engine.ask_locked(connection, _APPENDING, _LAST)
-    seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
-    entry = {
-        "seq": seq,
-        "at": at,
-        "actor": deed.actor,
-        "action": deed.action,
-        "object": deed.object,
-        "detail": json.dumps(deed.detail, sort_keys=True),
-        "hash": chained(previous, seq, at, deed),
-    }
-    _APPEND(connection, **entry)
+    engine.together(connection, *appending(engine, at, deed))
+
+
+def appending(engine: Engine, at: float, deed: Deed) -> list[Question]:
+    """The statements that do."""
+    hashed = "chained(e.hash, e.seq + 1, ?)" if engine.embedded else _HASHED
+    detail = json.dumps(deed.detail, sort_keys=True)
+    values = (at, deed.actor, deed.action, deed.object, detail, said(at, deed))
+    return [*engine.locking(_APPENDING), (_APPEND.format(hash=hashed, genesis=GENESIS), values)]
 
 
 def page(engine: Engine, wanted: Wanted, *, before: int, limit: int) -> list[Entry]:

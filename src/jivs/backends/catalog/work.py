@@ -339,7 +339,7 @@ class SqlWork:
 
     # -- commanding -----------------------------------------------------------------------------------------------
 
-    def command(self, run_id: str, command: Command, deed: Deed, *, doubtful: bool = False) -> Run:
+    def command(self, run_id: str, command: Command, deed: Deed, *, doubtful: bool | None = None) -> Run:
         now = self._now()
         with self._engine.write() as connection:
             row = connection.execute(sa.select(runs).where(runs.c.id == run_id, _MINE).with_for_update()).mappings().first()
