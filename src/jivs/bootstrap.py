@@ -61,12 +61,15 @@ _FOR_HEALTH = 2
 _Made = TypeVar("_Made")
 
 
-def preload() -> None:
-    """Load what is else loaded where it is needed first: whoever forks does it once for all forks."""
-    for package in ("backends.catalog", "backends.metrics", "backends.secrets", "connectors"):
+def preload(*packages: str) -> None:
+    """Load what is else loaded where it is needed first, of these packages alone if any is named: forks share it."""
+    for package in packages or ("backends.catalog", "backends.metrics", "backends.secrets", "connectors"):
         for found in iter_modules(import_module(f"jivs.{package}").__path__, f"jivs.{package}."):
             with suppress(Exception):  # not installed, or broken: who needs it says so
                 import_module(found.name)
+    if not packages:
+        with suppress(Exception):
+            import_module("sqlalchemy.dialects.postgresql.psycopg")
 
 
 def build(settings: Settings, *, process: str = "") -> App:
@@ -203,9 +206,9 @@ def build_upkeep(settings: Settings) -> Upkeep:
     try:
         from jivs.backends.catalog.postgresql_upkeep import PostgresUpkeep
     except ImportError as error:
-        raise DriverMissingError(
-            f"DATABASE_URL needs a package that is not installed ({error.name}): pip install 'jivs[postgresql]'"
-        ) from None
+        from jivs.backends.catalog.engine import missing_driver
+
+        raise missing_driver(error) from None
     return PostgresUpkeep(address, environment)
 
 

@@ -79,7 +79,9 @@ def test_the_first_password_is_printed_once(service: ServiceProcess, tmp_path: P
         with httpx.Client(base_url=second.url) as client:
             assert login(client, "ADMIN", first.password)["roles"] == ["ADMIN"]
     assert (tmp_path / "jivs" / "keys.json").stat().st_mode & 0o077 == 0
-    kept = b"".join(path.read_bytes() for path in (tmp_path / "jivs").iterdir() if path.name != "keys.json")
+    kept = b"".join(
+        path.read_bytes() for path in (tmp_path / "jivs").rglob("*") if path.is_file() and path.name != "keys.json"
+    )
     assert first.password.encode() not in kept
 
 

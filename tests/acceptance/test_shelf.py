@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from jivs.backends.catalog import migrating
 from jivs.testing.service import ServiceProcess
 
 
@@ -41,22 +43,39 @@ def test_a_worker_beside_other_archives_is_refused(tmp_path: Path, pg: str) -> N
         assert beside.returncode == 0
 
 
-def test_a_service_whose_volume_is_not_mounted_is_refused_until_it_is(tmp_path: Path, pg: str) -> None:
+@pytest.mark.parametrize("catalog", ["postgresql", "sqlite"])
+def test_a_service_whose_volume_is_not_mounted_is_refused_until_it_is(
+    tmp_path: Path, request: pytest.FixtureRequest, catalog: str
+) -> None:
     volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
-    with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(volume), **keys(pg), workers=False):
+    given = keys(request.getfixturevalue("pg")) if catalog == "postgresql" else {}
+
+    def service(archives: Path) -> ServiceProcess:
+        return ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(archives), **given, workers=False)
+
+    with service(volume):
         pass
     with pytest.raises(RuntimeError, match="no mark"):
-        ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg), workers=False).start()
+        service(elsewhere).start()
     elsewhere.mkdir()
     (elsewhere / ".jivs-shelf").write_text("of another catalog")
     with pytest.raises(RuntimeError, match="those of another"):
-        ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg), workers=False).start()
+        service(elsewhere).start()
     (elsewhere / ".jivs-shelf").write_bytes((volume / ".jivs-shelf").read_bytes())
-    with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(elsewhere), **keys(pg), workers=False):
+    with service(elsewhere):
         pass
 
 
-def test_a_catalog_in_a_file_may_move_its_archives(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(tmp_path / folder), workers=False) as service:
-            assert service.url
+def test_a_worker_that_waits_for_the_schema_can_be_stopped(tmp_path: Path, pg: str) -> None:
+    """Another process brings it up, for as long as that takes."""
+    with psycopg.connect(pg, autocommit=True) as other:
+        other.execute("select pg_advisory_lock(%s)", (migrating._MIGRATING,))
+        with worker(tmp_path, **keys(pg)) as waits:
+            assert waits.stderr is not None
+            said = [next(line for line in waits.stderr if "this one waits for it" in line) for _ in range(2)]
+            assert len(said) == 2, "the dispatcher, and the management listener"
+            waits.terminate()
+            try:
+                assert waits.wait(20) == 0
+            finally:
+                waits.kill()

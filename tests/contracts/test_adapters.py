@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import secrets
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 
 import psycopg
 import pyarrow as pa
@@ -31,7 +28,6 @@ from jivs.backends.catalog.registry import SqlRegistry
 from jivs.backends.catalog.sql import SqlCatalog
 from jivs.backends.catalog.sqlite_upkeep import SqliteUpkeep
 from jivs.backends.catalog.work import SqlWork
-from jivs.backends.children import ChildProcesses
 from jivs.backends.store.local import LocalShelf, LocalStore
 from jivs.domain.extraction import ExtractionDraft, WhenBusy
 from jivs.domain.registry import Source, SourceDraft
@@ -40,7 +36,6 @@ from jivs.errors import UserError
 from jivs.ports.accounts import Accounts
 from jivs.ports.app import App
 from jivs.ports.catalog import Catalog
-from jivs.ports.children import Children
 from jivs.ports.connector import Request, Session
 from jivs.ports.extractions import Extractions
 from jivs.ports.registry import Registry
@@ -50,7 +45,6 @@ from jivs.ports.upkeep import Upkeep
 from jivs.ports.work import Work
 from jivs.settings import Settings, environment
 from jivs.testing.accounts import AccountsSuite, deed
-from jivs.testing.children import SECONDS, ChildrenSuite
 from jivs.testing.clock import FakeClock
 from jivs.testing.orders import DEED, JOB, Make
 from jivs.testing.servers import MariaServer, PostgresServer, wait_for
@@ -109,28 +103,28 @@ def sqlite_engine(folder: Path) -> Engine:
 
 class TestSqliteCatalog(CatalogSuite):
     @pytest.fixture
-    def catalog(self, clock: FakeClock, tmp_path: Path) -> Catalog:
-        return SqlCatalog(sqlite_engine(tmp_path), clock)
+    def catalog(self, clock: FakeClock, lite_catalog: Address) -> Catalog:
+        return SqlCatalog(Engine(lite_catalog), clock)
 
 
 class TestPostgreSQLCatalog(CatalogSuite):
     @pytest.fixture
-    def catalog(self, clock: FakeClock, pg: str) -> Iterator[Catalog]:
-        engine = Engine(Address.parse(pg, lambda _: None))
+    def catalog(self, clock: FakeClock, pg_catalog: str) -> Iterator[Catalog]:
+        engine = Engine(Address.parse(pg_catalog, lambda _: None))
         yield SqlCatalog(engine, clock)
         engine.close()
 
 
 class TestSqliteAccounts(AccountsSuite):
     @pytest.fixture
-    def accounts(self, clock: FakeClock, tmp_path: Path) -> Accounts:
-        return SqlAccounts(sqlite_engine(tmp_path), clock)
+    def accounts(self, clock: FakeClock, lite_catalog: Address) -> Accounts:
+        return SqlAccounts(Engine(lite_catalog), clock)
 
 
 class TestPostgreSQLAccounts(AccountsSuite):
     @pytest.fixture
-    def accounts(self, clock: FakeClock, pg: str) -> Iterator[Accounts]:
-        engine = Engine(Address.parse(pg, lambda _: None))
+    def accounts(self, clock: FakeClock, pg_catalog: str) -> Iterator[Accounts]:
+        engine = Engine(Address.parse(pg_catalog, lambda _: None))
         yield SqlAccounts(engine, clock)
         engine.close()
 
@@ -218,56 +212,35 @@ class _Work(WorkSuite):
 
 class TestSqliteWork(_Work):
     @pytest.fixture
-    def engine(self, tmp_path: Path) -> Engine:
-        return sqlite_engine(tmp_path)
+    def engine(self, lite_catalog: Address) -> Engine:
+        return Engine(lite_catalog)
 
 
 class TestPostgreSQLWork(_Work):
     @pytest.fixture
-    def engine(self, pg: str) -> Iterator[Engine]:
-        engine = Engine(Address.parse(pg, lambda _: None))
+    def engine(self, pg_catalog: str) -> Iterator[Engine]:
+        engine = Engine(Address.parse(pg_catalog, lambda _: None))
         yield engine
         engine.close()
 
     def test_no_two_runs_of_an_extraction_begin_at_once_on_two_sources(
-        self, make: Make, source: Callable[..., Source], work: Work, extractions: Extractions, pg: str
+        self, make: Make, source: Callable[..., Source], work: Work, extractions: Extractions, pg_catalog: str
     ) -> None:
         """Its source was changed while a run of it waited; another worker is just claiming that one."""
         made, other = make("one", when_busy=WhenBusy.QUEUE), source("other")
         work.submit(made, "r1", "/a", "ada", DEED)
         draft = ExtractionDraft(name="one", source_id=other.id, job=JOB, when_busy=WhenBusy.QUEUE)
         work.submit(extractions.change(made.id, made.version, draft, DEED), "r2", "/a", "ada", DEED)
-        with psycopg.connect(pg) as first, ThreadPoolExecutor(1) as beside:
+        with psycopg.connect(pg_catalog) as first, ThreadPoolExecutor(1) as beside:
             for number in (submission.ON_SOURCE + made.source_id, submission.ON_EXTRACTION + made.id):
                 first.execute("SELECT pg_advisory_xact_lock(%s)", (number,))
             first.execute("UPDATE runs SET state = 'RUNNING', epoch = 1, lease_until = 1e12 WHERE id = 'r1'")
             second = beside.submit(work.claim, "w2", 60)
-            with psycopg.connect(pg, autocommit=True) as watch:
+            with psycopg.connect(pg_catalog, autocommit=True) as watch:
                 waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
                 wait_for(lambda: second.done() or watch.execute(waits).fetchone() is not None, 30)
             first.commit()
             assert second.result() is None
-
-
-class TestChildProcesses(ChildrenSuite):
-    @pytest.fixture
-    def children(self) -> Children:
-        return ChildProcesses(
-            "jivs.testing.child",
-            what="job",
-            otherwise="do without.",
-            seconds=SECONDS,
-            concurrent=2,
-            fixed={"fixed": 1},
-            environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-
-    def test_what_is_fixed_cannot_be_asked_for_and_secrets_stay_here(
-        self, children: Children, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("MY_PASSWORD", "c4n4ry")
-        said = children.run({"fixed": 2, "seconds": 9, "variable": "MY_PASSWORD"}, Event())
-        assert said == {"job": {"fixed": 1, "seconds": SECONDS, "variable": "MY_PASSWORD"}, "variable": None}
 
 
 def opener(url: str) -> Open:
@@ -361,9 +334,9 @@ del (
 )  # or pytest would run the suites without an adapter
 
 
-def test_a_password_that_stays_is_under_the_key_that_it_was_turned_to(tmp_path: Path) -> None:
+def test_a_password_that_stays_is_under_the_key_that_it_was_turned_to(lite_catalog: Address) -> None:
     """Keys are turned between the reading of a source and its change."""
-    engine = sqlite_engine(tmp_path)
+    engine = Engine(lite_catalog)
     registry, done = SqlRegistry(engine, FakeClock()), deed("x", "o")
     draft = SourceDraft(name="s", address=Address(scheme="postgresql", host="h"), max_connections=0)
     read = registry.add_source(draft, lambda _: "v1.old", done)

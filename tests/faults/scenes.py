@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class Scene:
                 continue
             if holds(runs):
                 return runs
-            time.sleep(0.03)
+            time.sleep(0.25)  # each look costs the service, which shares the machine with us, four requests
         raise AssertionError((runs, self.printed()))
 
     def printed(self) -> list[str]:
@@ -172,6 +172,20 @@ def kill(pid: int) -> None:
     """As ``kill -9`` does."""
     with suppress(ProcessLookupError):  # it was done a moment ago
         os.kill(pid, signal.SIGKILL)
+
+
+def freeze(at: Scene, pid: int) -> None:
+    """Stop a process where it does not hold the lock of a catalog in a file: nobody but itself could let go of that."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(at.catalog, timeout=1, isolation_level=None)) as lite:
+            try:
+                lite.execute("begin immediate")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.05)
+            else:
+                return
 
 
 def make_database(path: Path) -> Path:

@@ -122,7 +122,7 @@ def test_a_slice_of_the_kill_points(source: Source, tmp_path: Path) -> None:
     """Some moments; `make soak` takes them all."""
     total = moments(source, tmp_path / "first")
     assert total > 60
-    for number in range(3, total + 1, max(1, total // 6)):
+    for number in range(3, total + 1, max(1, total // 3)):
         crash_and_resume(source, tmp_path / "round", number, change=number % 2 == 0, forget=number % 3 == 0, base=None)
 
 

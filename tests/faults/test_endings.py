@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -220,21 +221,62 @@ def test_what_nobody_can_have_published_fails_of_wrong_settings(scene: Scene, mo
     assert (ended.state, ended.message) == (RunState.FAILED, "no credentials")
 
 
-def test_a_folder_that_is_not_mounted_is_no_archive_without_manifests(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_: Service) -> None:
-        raise SettingsError("The archives of this catalog are not here: it has no mark.")
-
+def test_a_folder_that_is_not_mounted_is_no_archive_without_manifests(scene: Scene) -> None:
+    """Beside a catalog in a file as well: archives may have a volume of their own."""
+    shelf.require(scene.service)  # as at the service's start
     run = scene.publish_and_die()
-    archive = Path(run.archive)
-    with monkeypatch.context() as away:
-        away.setattr(shelf, "require", missing)
-        archive.rename(archive.with_name("elsewhere"))
-        left = scene.execute(scene.claim())
-        assert (left.state, left.message) == (RunState.PENDING, "The archives of this catalog are not here: it has no mark.")
-        told = operations.command(scene.service, "test", scene.extraction, Command.STOP)
-        assert (told.state, told.order) == (RunState.RUNNING, Order.CANCEL)
-        archive.with_name("elsewhere").rename(archive)
+    archives = Path(run.archive).parent
+    archives.rename(archives.with_name("volume"))
+    archives.mkdir()
+    left = scene.execute(scene.claim())
+    assert left.state is RunState.PENDING
+    assert "it has no mark" in left.message
+    told = operations.command(scene.service, "test", scene.extraction, Command.STOP)
+    assert (told.state, told.order) == (RunState.RUNNING, Order.CANCEL)
+    archives.rmdir()
+    archives.with_name("volume").rename(archives)
     assert scene.execute(scene.due()).state is RunState.COMPLETED
+
+
+def test_a_stop_that_comes_when_a_worker_leaves_the_end_open(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who stops it saw it at work, and so asked no archive; by the time it is written down nobody is."""
+    run = scene.start()
+    extract(scene.service.app, scene.job(run), Progress())
+    work = scene.service.work()
+    command = type(work).command
+
+    def late(*given: Any, **more: Any) -> Run:
+        assert work.settle(run.id, run.epoch, RunState.PENDING, "away", retry_at=1e10, doubtful=True)
+        return command(*given, **more)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(type(work), "command", late)
+        told = operations.command(scene.service, "test", scene.extraction, Command.STOP)
+    assert (told.state, told.order) == (RunState.RUNNING, Order.CANCEL)
+    assert scene.execute(scene.claim()).state is RunState.COMPLETED
+
+
+def test_a_stop_needs_no_archive_that_can_be_opened(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(_: str) -> Store:
+        raise SettingsError("no credentials")
+
+    scene.start()
+    scene.die()
+    service = replace(scene.service, app=replace(scene.service.app, store=wrong))
+    assert operations.command(service, "test", scene.extraction, Command.STOP).state is RunState.RUNNING
+    assert operations.command(service, "test", scene.extraction, Command.STOP).state is RunState.CANCELLED
+
+
+def test_a_defect_in_the_look_is_a_doubt(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> list[int]:
+        raise ValueError("a defect")
+
+    scene.publish_and_die()
+    with monkeypatch.context() as away:
+        away.setattr(chain, "numbers", broken)
+        told = operations.command(scene.service, "test", scene.extraction, Command.STOP)
+    assert (told.state, told.order) == (RunState.RUNNING, Order.CANCEL)
+    assert scene.execute(scene.claim()).state is RunState.COMPLETED
 
 
 def test_a_look_that_ends_its_process_is_not_taken_again_at_once(scene: Scene) -> None:

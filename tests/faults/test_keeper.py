@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +104,118 @@ def test_a_system_that_allows_no_more_processes_is_asked_again(tmp_path: Path) -
     assert done.stderr == "The part cannot be started: Resource temporarily unavailable; it is started again.\n"
     # the three, the pipe that it was given, and the one that lists them
     assert done.stdout == "2 0 jivs part 5 True\n"
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        caught = re.search(r"^SigCgt:\s*(\S+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+    return False
+
+
+@contextmanager
+def beginning(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A service that begins."""
+    command = ["env", f"XDG_STATE_HOME={folder}", f"TMPDIR={folder}", "MANAGEMENT_PORT=0", sys.executable, "-m", "jivs"]
+    keeper = subprocess.Popen([*command, "serve", "--port", "0"], stderr=subprocess.PIPE, text=True)
+    try:
+        yield keeper
+    finally:
+        with suppress(ProcessLookupError):
+            keeper.kill()
+        keeper.wait()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 0.8])
+def test_it_can_be_stopped_while_it_loads(tmp_path: Path, seconds: float) -> None:
+    """Whatever module it is at: what imports it may ignore all errors."""
+    with beginning(tmp_path) as keeper:
+        wait_for(lambda: catches(keeper.pid, signal.SIGTERM), 60)
+        time.sleep(seconds)
+        keeper.terminate()
+        assert (keeper.wait(20), keeper.stderr and keeper.stderr.read()) == (143, "")
+    assert not list(tmp_path.glob("jivs-metrics-*"))
+
+
+EARLY = """
+import os, signal, socket, threading, time
+from contextlib import contextmanager
+from jivs import bootstrap
+from jivs.api import server
+from jivs.api.rates import Rates
+from jivs.settings import Settings
+
+@contextmanager
+def told(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield
+
+server._beside = told
+service = bootstrap.build_service(Settings(), process="api")
+allowed = server.Allowed(origins=[], proxies=[], rates=Rates(100, 100))
+server.run(service, socket.create_server(("127.0.0.1", 0)), None, print, allowed)
+"""
+
+
+def test_an_api_can_be_stopped_before_its_server_hears_signals(tmp_path: Path) -> None:
+    command = ["env", f"XDG_STATE_HOME={tmp_path}", sys.executable, "-c", EARLY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "JiVS is at" in done.stdout
+
+
+DEAF = """
+import os, signal, sys, threading, time
+from jivs.cli import supervisor
+
+supervisor._ENDING_SECONDS = 1.0
+part = supervisor.Part(name="part", short="jivs part", package="part", arguments=[], descriptors=[])
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+began = time.monotonic()
+print(supervisor.supervise([part]), time.monotonic() - began < 10)
+"""
+
+
+def test_a_part_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "part.py").write_text(
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: None)\nwhile True:\n    signal.pause()\n"
+    )
+    command = [sys.executable, "-c", DEAF]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("0 True\n", "The part does not end: it is killed.\n")
+
+
+INTERRUPTED = """
+import os, signal
+from jivs.cli import supervisor
+
+def stopped(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, stopped)
+parent, heard = os.getpid(), 0
+for _ in range(200):
+    try:
+        supervisor.apart(lambda: os.kill(parent, signal.SIGINT))
+    except KeyboardInterrupt:
+        heard += 1
+print(heard)
+"""
+
+
+def test_an_interruption_is_told_as_one_also_where_the_preparation_has_just_ended() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "200\n")
+
+
+def test_streams_that_were_closed_are_open_for_whoever_is_executed_as_well() -> None:
+    script = "import os, sys; from jivs.cli.supervisor import stand; stand(); os.execv(sys.executable, ['python', '-c', sys.argv[1]])"
+    look = "import os; open(os.sys.argv[1], 'w').write(' '.join(os.readlink(f'/proc/self/fd/{n}') for n in range(3)))"
+    with tempfile.NamedTemporaryFile("r") as said:
+        look = look.replace("os.sys.argv[1]", repr(said.name))
+        subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", script, look], check=True)
+        assert said.read() == "/dev/null /dev/null /dev/null"
 
 
 AT_ONCE = """

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,3 +171,30 @@ def test_a_reader_of_progress_that_goes_away_stops_nothing(tmp_path: Path) -> No
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert archives.table(archive, "t")["totals"]["rows"] == 100_000
+
+
+def test_a_folder_is_made_while_somebody_removes_it_because_it_is_empty(tmp_path: Path) -> None:
+    """Services that start together on one shelf do that to each other."""
+    store, done = LocalStore(tmp_path / "shelf"), threading.Event()
+
+    def tidy(pause: float) -> None:
+        while not done.wait(pause):
+            with suppress(OSError):
+                (tmp_path / "shelf" / "tmp").rmdir()
+
+    for pause, write in (
+        (0, lambda number: store.spool),
+        (0.0005, lambda number: store.create(f"x{number}", b"x")),
+    ):
+        done.clear()
+        threads = [threading.Thread(target=tidy, args=(pause,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(500):
+                write(number)
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+    assert len(list(store.list("x"))) == 500

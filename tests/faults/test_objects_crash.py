@@ -74,7 +74,7 @@ def test_a_slice_of_the_kill_points(app: App, bucket: str, tmp_path: Path) -> No
     assert counted.returncode == 0, counted.stderr
     total = int(counted.stdout.split()[0])
     assert total > 60
-    for number in range(4, total, total // 4):
+    for number in range(4, total, total // 2):
         archive, state = f"s3://{bucket}/{number}", tmp_path / str(number)
         store = app.store(archive)
         killed = child(url, archive, number, state=state)

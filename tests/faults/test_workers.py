@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from jivs.testing.servers import PostgresServer
+from jivs.testing.servers import PostgresServer, wait_for
 
-from .scenes import fill, kill, scene
+from .scenes import RUNS, fill, freeze, kill, scene
 
 
 def test_a_killed_worker(tmp_path: Path, database: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_worker_that_was_frozen_past_its_lease_finds_itself_fenced(tmp_path: P
     with scene(tmp_path, database) as at:
         at.start()
         frozen = at.workers()[0]
-        os.kill(frozen, signal.SIGSTOP)
+        freeze(at, frozen)
         try:
             at.wait(lambda runs: any(run["failures"] for run in runs))
             time.sleep(1)
@@ -98,9 +98,10 @@ def test_the_connections_of_a_frozen_worker_are_ended_before_the_next_one_opens_
         def opened() -> int:
             return int(source.execute(query).fetchall()[0][0])
 
-        before = opened()
+        before = 3 * RUNS  # two that read, and one that holds the snapshot
+        wait_for(lambda: opened() == before, 30)
         frozen = at.workers()[0]
-        os.kill(frozen, signal.SIGSTOP)
+        freeze(at, frozen)
         try:
             seen = []
             while not any(run["failures"] for run in at.runs()):

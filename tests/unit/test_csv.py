@@ -16,6 +16,7 @@ from jivs.domain.schema import ArchiveType, Kind
 from jivs.domain.source import Limits
 from jivs.errors import RowTooLargeError
 from jivs.transfer.conform import conform
+from tests.conftest import examples
 
 PIECES = [
     b"a",
@@ -59,7 +60,7 @@ def found(path: Path, dialect: Dialect, types: dict[str, ArchiveType], *, compil
         return values, sorted(misfits), rejected, file.count()
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(
     st.lists(st.sampled_from(PIECES), max_size=40).map(b"".join),
     st.sampled_from([",", ";"]),

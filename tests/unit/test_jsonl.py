@@ -16,6 +16,7 @@ from jivs.connectors._file_place import Place
 from jivs.domain.source import Limits
 from jivs.errors import RowTooLargeError
 from jivs.transfer.conform import conform
+from tests.conftest import examples
 
 KEYS = ["a", "b", "ñ", "c__class", ""]
 RAW = [
@@ -64,7 +65,7 @@ def found(path: Path, *, compiled: bool, rows: int = 0) -> Any:
         return shape, values, sorted(misfits), rejected, file.count(), json.loads(file.definition)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(st.lists(lines(), max_size=12), st.sampled_from([0, 1, 3]), st.booleans())
 def test_strange_files_read_as_the_plain_reader_reads_them(
     folder: Path, content: list[bytes], rows: int, ended: bool

@@ -11,7 +11,6 @@ import sys
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _NO_NEW_PRIVS = 38
-_PDEATHSIG = 1
 _VERSION = 1
 _PATH_BENEATH = 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
@@ -25,10 +24,8 @@ _SYSTEM = ("/proc/self/cgroup", "/sys/fs/cgroup", "/sys/devices/system/cpu")
 def limit(*, seconds: int, threads: int, memory: int, written: int) -> None:
     """Limits that the kernel keeps: whoever exceeds them gets no memory, cannot write, or is ended.
 
-    The process ends with the thread that waits for it, where the system can do that, and ``seconds`` later anyway.
+    The process ends ``seconds`` later anyway.
     """
-    if _linux():
-        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     for kind, most in (
         (resource.RLIMIT_DATA, memory),
         (resource.RLIMIT_CPU, seconds * threads + 1),

@@ -1,8 +1,8 @@
-"""``python -m jivs.api.query_child OUT [WIRE]``: one query in a process of its own, whose result goes to a file.
+"""One query in a process of its own, whose result goes to a file.
 
 The job comes on standard input: the archive's folder, the views, the SQL, and the limits. The process has no secrets:
 none in its environment, and what it opens are the files of the archive. Those of an archive in an object store it asks of
-its parent, over the socket ``WIRE``. Both are descriptors.
+whoever wants the answer, over a socket. The descriptors of both are its arguments.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any, BinaryIO, TextIO
 
 import duckdb
@@ -41,6 +42,11 @@ _TOO_LARGE = ("Out of Memory Error", "maximum total string size")
 """What the engine says of memory through Arrow, whose errors are OSError without a number."""
 
 _BATCH = 256
+
+
+def load() -> None:
+    """What the answer to a query may need besides."""
+    import_module("pyarrow")  # or each answer in its form would load it
 
 
 def main() -> int:
@@ -81,7 +87,7 @@ def _too_large(job: dict[str, Any]) -> str:
 def _run(job: dict[str, Any], out: BinaryIO, began: float) -> dict[str, Any]:
     form = Form(job["form"])
     if form is Form.ARROW:
-        import pyarrow as pa  # while files can be opened
+        import pyarrow as pa  # before the cage, in which no file can be opened
 
         pa.set_cpu_count(1)
     cage.limit(seconds=job["seconds"], threads=_THREADS, memory=job["memory"], written=LARGEST + (8 << 20))
@@ -142,7 +148,3 @@ def _give(engine: duckdb.DuckDBPyConnection, job: dict[str, Any], form: Form, ou
 def _fetched(engine: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     while some := engine.fetchmany(_BATCH):
         yield from some
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -38,7 +38,13 @@ class _Server(uvicorn.Server):
     """Tells when it listens, with its handlers of signals in place."""
 
     def __init__(
-        self, app: FastAPI, listening: Callable[[], None], *, graceful: int = 20, proxies: Sequence[str] = ()
+        self,
+        app: FastAPI,
+        listening: Callable[[], None],
+        ended: Sequence[int],
+        *,
+        graceful: int = 20,
+        proxies: Sequence[str] = (),
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -55,11 +61,12 @@ class _Server(uvicorn.Server):
             ws="none",
         )
         super().__init__(config)
-        self._listening = listening
+        self._listening, self._ended = listening, ended
         self._app, self._graceful = app, graceful
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self.should_exit = self.should_exit or bool(self._ended)
         self._listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -88,14 +95,17 @@ def run(
     health: Health = app.state.health
     health.ready()  # opens the catalog
     count_runs(service)
-    for number in (signal.SIGTERM, signal.SIGINT):  # the server raises them once more when it has ended
-        signal.signal(number, lambda *_: None)
+    ended: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the server listens to them, and when it raises them once more
+        signal.signal(number, lambda number, _: ended.append(number))
     if public is None:
         assert private is not None
-        _Server(_management(service, health, private), lambda: ready(f"Management is at {_url(private)}")).run([private])
+        _Server(_management(service, health, private), lambda: ready(f"Management is at {_url(private)}"), ended).run(
+            [private]
+        )
         return
     with _beside(service, health, private, ready):
-        _Server(app, lambda: ready(f"JiVS is at {_url(public)}"), proxies=allowed.proxies).run(sockets=[public])
+        _Server(app, lambda: ready(f"JiVS is at {_url(public)}"), ended, proxies=allowed.proxies).run(sockets=[public])
 
 
 def _management(service: Service, health: Health, listener: socket.socket) -> FastAPI:
@@ -111,7 +121,7 @@ def _beside(
         yield
         return
     listening = threading.Event()
-    server = _Server(_management(service, health, listener), listening.set, graceful=1)
+    server = _Server(_management(service, health, listener), listening.set, (), graceful=1)
     thread = threading.Thread(target=server.run, args=([listener],), name="management", daemon=True)
     thread.start()
     listening.wait(_ENDING_SECONDS)

@@ -1,4 +1,4 @@
-"""``python -m jivs.api.source_child``: a source looked at by a process of its own, which can be ended at any time.
+"""A source looked at by a process of its own, which can be ended at any time.
 
 What a source answers is not ours to choose: notices without end, a version of gigabytes, a packet that never ends. The job
 comes on standard input, the password in it: the address, checked and pinned, and whether to list its tables. Nothing of the
@@ -22,6 +22,11 @@ _MEMORY = 256 << 20
 _WRITTEN = 64 << 20
 _THREADS = 4
 _LONGEST = 200
+
+
+def load() -> None:
+    """What a look needs besides: the drivers."""
+    bootstrap.preload("connectors")
 
 
 def main() -> int:
@@ -54,7 +59,3 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
             return {"tables": [sources.listed(one) for one in session.tables()]}
         server = session.ping()
         return {"product": server.product[:_LONGEST], "version": server.version[:_LONGEST]}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

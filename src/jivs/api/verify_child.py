@@ -1,4 +1,4 @@
-"""``python -m jivs.api.verify_child``: one verification in a process of its own, which can be ended at any time."""
+"""One verification in a process of its own, which can be ended at any time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,3 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     wanted = VerifyJob(archive=job["archive"], level=job["level"], limits=app.limits, expect=job["expect"])
     said = verify(app, wanted).to_json()
     return {**said, "findings": said["findings"][:_MOST], "found": len(said["findings"])}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from jivs.domain.archive import Manifest, TableState
 from jivs.domain.schema import TableName
 from jivs.errors import UsageError
+
+if TYPE_CHECKING:  # and where it is used: who only says what views there are, as the service does, needs no engine
+    import duckdb
 
 FEW = 200
 """Archives with at most so many views get all of them, whatever a query says: each costs half a millisecond."""
@@ -96,6 +97,8 @@ def connect(
     ``place``: where the engine finds a file of the archive. ``config``: settings of DuckDB from the beginning.
     ``only``: a file system (fsspec) for these places; with it the engine knows no file of the machine, not even by name.
     """
+    import duckdb
+
     engine = duckdb.connect(":memory:", config={"python_enable_replacements": "false", **(config or {})})
     if only is not None:
         engine.register_filesystem(only)
@@ -131,6 +134,8 @@ def _rows(view: View, paths: list[str]) -> str:
 
 def require(engine: duckdb.DuckDBPyConnection, sql: str, allowed: frozenset[str]) -> str:
     """The kind of a statement. Raises UsageError for anything but one of an allowed kind."""
+    import duckdb
+
     try:
         kinds = [statement.type.name for statement in engine.extract_statements(sql)]
     except duckdb.OutOfMemoryException:
@@ -182,6 +187,8 @@ def _form(type_: Any, kept: frozenset[str]) -> str:
 
 def _bare(sql: str) -> str:
     """A statement without the semicolons and comments at its end."""
+    import duckdb
+
     raw = sql.encode()
     end = len(raw)
     for position, kind in reversed(duckdb.tokenize(sql)):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from threading import BoundedSemaphore, Event, Thread
+from threading import BoundedSemaphore, Event
 from time import monotonic
 from typing import Any, BinaryIO, Self
 
 from jivs import errors
+from jivs.backends.forks import ENDING_SECONDS, Fork, Forks, beside
 from jivs.errors import DamagedError, FatalError, JivsError, OverLimitError, TooManyError
 from jivs.ports.children import ANSWER, FAILED, REQUEST, Read
 
@@ -23,15 +22,19 @@ _LONGEST = 8 << 20
 _LARGEST_PART = 256 << 20
 """Bytes that a process gets at once."""
 
+_IDLE = 60.0
+
 _BACK = 5
 """Seconds after which another job may find a place."""
 
 
 class ChildProcesses:
-    """``python -m module``, with the job as JSON on its standard input and what it says on its standard output.
+    """``main()`` of a module in a fork of a process that has loaded it, with the job as JSON on its standard input and what
+    it says on its standard output.
 
     ``what`` names a job in messages, ``otherwise`` says what else can be done. ``fixed`` is part of every job.
-    ``environment``: none given for that of this process. ``longest``: bytes that a process may say.
+    ``environment``: none given for that of this process. ``longest``: bytes that a process may say. ``idle``: seconds
+    without a job after which what was loaded is let go.
     """
 
     def __init__(
@@ -45,14 +48,14 @@ class ChildProcesses:
         fixed: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         longest: int = _LONGEST,
+        idle: float = _IDLE,
     ) -> None:
-        self._command = [sys.executable, "-P", "-m", module]
+        self._forks = Forks(module, what, environment, idle)
         self._what = what
         self._otherwise = otherwise
         self._seconds = seconds
         self._free = BoundedSemaphore(concurrent)
         self._fixed = {**(fixed or {}), "seconds": seconds}
-        self._environment = environment
         self._longest = longest
 
     def run(
@@ -74,33 +77,35 @@ class ChildProcesses:
             self._free.release()
 
     def _run(self, job: dict[str, Any], gone: Event, passed: Sequence[int]) -> dict[str, Any]:
-        began = monotonic()
-        with subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [*self._command, *map(str, passed)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=self._environment,
-            pass_fds=passed,
-            cwd="/",
-        ) as child:
-            Thread(target=self._end, args=(child, gone), name=f"end of {self._what}", daemon=True).start()
-            try:
-                said = _exchange(child, json.dumps(job).encode(), self._longest)
-            finally:
-                child.kill()
-        if child.returncode == 0:
+        until = monotonic() + self._seconds
+        said: bytes | None = b""
+        code = None
+        fork = self._forks.fork(passed, gone, until)
+        if fork:
+            with fork:
+                beside(f"end of {self._what}", self._end, fork, gone, until)
+                said, code = fork.exchange(json.dumps(job).encode(), self._longest)
+        if said is None:
+            raise OverLimitError(f"The {self._what} had more than {self._longest >> 20} MiB to say: {self._otherwise}")
+        if code == 0:
             return _understood(said, self._what)
-        if monotonic() - began >= self._seconds or child.returncode == -signal.SIGXCPU:
+        if code == -signal.SIGXCPU or (fork.late if fork else not gone.is_set()):
             raise OverLimitError(f"The {self._what} was ended after {self._seconds} s: {self._otherwise}")
         if gone.is_set():
             raise OverLimitError(f"The {self._what} was ended, for nobody waits for it any more.")
-        if child.returncode > 0:
-            raise FatalError(f"The process of a {self._what} failed.", detail=f"exit code {child.returncode}")
+        if code is None:
+            raise OverLimitError(f"The process of the {self._what} was ended: try again.")
+        if code > 0:
+            raise FatalError(f"The process of a {self._what} failed.", detail=f"exit code {code}")
         raise OverLimitError(f"The process of the {self._what} broke off, for want of memory most likely: {self._otherwise}")
 
-    def _end(self, child: subprocess.Popen[bytes], gone: Event) -> None:
-        gone.wait(self._seconds)
-        child.kill()
+    def _end(self, fork: Fork, gone: Event, until: float) -> None:
+        fork.late = not gone.wait(max(0.0, until - monotonic()))
+        fork.end()
+        if not fork.over.wait(ENDING_SECONDS):
+            fork.lose()
+            if not fork.struck:
+                self._forks.kill(fork.stem)  # it hangs, or the fork would be dead or waiting for a disk
 
 
 class _Reading:
@@ -112,7 +117,7 @@ class _Reading:
         self.failure: JivsError | None = None
 
     def __enter__(self) -> Self:
-        Thread(target=self._serve, name="files of a query", daemon=True).start()
+        beside("files of a query", self._serve)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,24 +147,6 @@ class _Reading:
         except Exception as error:
             self.failure = self.failure or FatalError("A file of the archive could not be read.", detail=repr(error))
         return None
-
-
-def _exchange(child: subprocess.Popen[bytes], job: bytes, longest: int) -> bytes:
-    """Give a process its job, and hear what it says until it ends or says too much."""
-    assert child.stdin is not None
-    assert child.stdout is not None
-    try:
-        child.stdin.write(job)
-        child.stdin.close()
-    except BrokenPipeError:  # it has ended already
-        with suppress(BrokenPipeError):
-            child.stdin.close()
-        return b""
-    said = child.stdout.read(longest)
-    if len(said) == longest:
-        return b""
-    child.wait()
-    return said
 
 
 def _understood(said: bytes, what: str) -> dict[str, Any]:

@@ -149,7 +149,6 @@ def _load(*, api: bool, workers: bool) -> None:
             import_module("jivs.worker.dispatcher")
     except ImportError as error:
         raise bootstrap.missing(error, "service") from None
-    gc.collect()
     gc.freeze()  # or looking at it would copy what is shared
 
 
@@ -167,7 +166,7 @@ def _told(output: Output, work: Callable[[], None]) -> Callable[[], None]:
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    raise typer.Exit(128 + number)
+    raise SystemExit(128 + number)  # which nobody takes for an error, in whatever module that is loaded now it is raised
 
 
 def _parts(settings: Settings, public: socket.socket | None, *, workers: bool) -> Iterator[Part]:

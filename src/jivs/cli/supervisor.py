@@ -4,7 +4,6 @@ and has nothing else: no thread, no connection.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import runpy
@@ -16,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
+from jivs.backends import processes
 from jivs.errors import FatalError
 from jivs.logs import call_process
 
@@ -23,9 +23,11 @@ _LONGEST_PAUSE = 5.0
 _SETTLED_SECONDS = 10.0
 _TICK = 0.05
 _TIDY_SECONDS = 1.0
+_ENDING_SECONDS = 45.0
+"""More than requests and runs at hand get to come to their end."""
+
+_KILLED_SECONDS = 5.0
 _WRONG_SETTINGS = 2
-_MOST_DESCRIPTORS = 1 << 20
-_PARENT_DEATH_SIGNAL = 1
 _COLLECTED = (700, 10, 10)
 """The garbage collector's thresholds in a part: often, and so little each time that no request notices it. While modules
 are loaded it is seldom and much.
@@ -50,9 +52,7 @@ class Part:
         """Be it, in a fork: nothing else stays open."""
         os.setsid()
         os.dup2(stdin, 0)
-        kept = sorted(self.descriptors)
-        for first, end in zip([3, *(number + 1 for number in kept)], [*kept, _MOST_DESCRIPTORS], strict=True):
-            os.closerange(first, end)
+        processes.keep_open(0, 1, 2, *self.descriptors)
         gc.set_threshold(*_COLLECTED)
         call_process(self.short)
         sys.argv = [self.package, *map(str, self.arguments)]
@@ -110,10 +110,17 @@ class _Kept:
         if self._pid is not None:
             os.kill(self._pid, signal.SIGTERM)
 
-    def wait(self) -> None:
-        """Until it has ended."""
-        if self._pid is not None:
-            os.waitpid(self._pid, 0)
+    def wait(self, until: float) -> None:
+        """Until it has ended, which it has to by then."""
+        killed = False
+        while self._pid is not None and not os.waitpid(self._pid, os.WNOHANG)[0]:
+            if time.monotonic() > until:
+                if killed:
+                    return  # it waits for a disk that does not answer: nobody can end it
+                print(f"The {self._part.name} does not end: it is killed.", file=sys.stderr, flush=True)
+                os.kill(self._pid, signal.SIGKILL)
+                killed, until = True, until + _KILLED_SECONDS
+            time.sleep(_TICK)
 
 
 def fork(work: Callable[[], None]) -> int:
@@ -151,19 +158,18 @@ def apart(work: Callable[[], None]) -> int:
     parent = os.getpid()
 
     def tied() -> None:
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:
-            return
+        processes.end_with(parent)
         call_process("jivs prepare")
         work()
 
     pid = fork(tied)
     try:
-        _, status = os.waitpid(pid, 0)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it keeps its number until it is asked for its code below
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
+    _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         why = " It may have been too large for the memory there is." if -code == signal.SIGKILL else ""
@@ -179,7 +185,7 @@ def stand() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w", closefd=False))
@@ -212,6 +218,7 @@ def supervise(parts: Sequence[Part], tidy: Callable[[], None] = lambda: None) ->
         code = next((found for child in kept if (found := child.look_after()) is not None), 0)
     for child in kept:
         child.terminate()
+    until = time.monotonic() + _ENDING_SECONDS
     for child in kept:
-        child.wait()
+        child.wait(until)
     return code

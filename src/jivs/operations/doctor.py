@@ -79,6 +79,8 @@ def examine(setup: Setup, machine: Machine, upkeep: Upkeep, service: Callable[[]
         found.mend("service", error.message)
     else:
         _around(found, made)
+        made.queue.close()  # else the broker writes into its log that a connection was lost
+        made.cache.close()
     return found
 
 

@@ -120,7 +120,7 @@ class Execution:
         self._telling = _Telling(service, run.counts)  # until it is planned, what an earlier worker did
         self._given_up = False
         self._doubtful = False
-        self._begun = run.epoch > 1
+        self._begun = run.epoch > 1  # or it was paused and resumed, or restored from a backup: so it may have been
         self._ended = threading.Event()
         self._renewed = service.clock.monotonic()
 
@@ -177,7 +177,7 @@ class Execution:
             error = damaged if self._why is None else error
         except Exception as silent:  # nobody can say how it ended before the archive can be read
             unread = silent if isinstance(silent, JivsError) else _defect(silent)
-            self._doubtful = self._begun or isinstance(silent, TransientError)  # else nobody had it, and nothing was read
+            self._doubtful = self._begun or isinstance(silent, TransientError)  # else nobody read anything
             if not self._doubtful:
                 error = unread
             elif self._why not in {Why.PAUSED, Why.DRAINED, Why.SILENT}:

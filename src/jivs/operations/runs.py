@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from datetime import timedelta
 
@@ -17,6 +18,7 @@ from jivs.ports.cache import CacheName
 from jivs.ports.clock import stamp
 from jivs.ports.service import Service
 
+_LOG = logging.getLogger(__name__)
 _CLOCKS_DIFFER = timedelta(days=1)
 
 
@@ -42,12 +44,13 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
     run = next((found[0] for found in oldest if found), None)
     if run is None:
         raise ConflictError(f"Extraction {extraction_id} has no run that has not ended: there is nothing to {wanted.value}.")
-    doubtful = False
+    doubtful: bool | None = None
     if wanted is Command.STOP and run.started_at and not run.connections:
         try:
-            found = published(service, run)
-        except JivsError:
+            found, doubtful = published(service, run), False
+        except Exception as error:  # whatever it is, nobody can say
             found, doubtful = None, True
+            _LOG.info("Whether run %s is published cannot be told.", run.id, exc_info=error)
         if found is not None and run.lease_until is None:
             if run.state is RunState.PAUSED:  # nobody would look at it
                 command(service, actor, extraction_id, Command.RESUME)
@@ -58,7 +61,7 @@ def command(service: Service, actor: str, extraction_id: int, wanted: Command) -
     if changed.state is RunState.PENDING:
         service.queue.publish(run.id)
     if changed.state is RunState.CANCELLED and run.epoch:
-        with suppress(StoreError):  # the next sweep removes them
+        with suppress(JivsError):  # the next sweep removes them
             records.abandon(service.app.store(run.archive), run.id)
     return changed
 

@@ -14,11 +14,8 @@ _DUTY = "shelf"
 def require(service: Service) -> None:
     """Whether the shelf is the one that the catalog's archives lie on; the first one that is asked about is.
 
-    Raises SettingsError for another one: a folder of another host, or one whose volume is not mounted. A catalog in a file
-    is not asked, for no other host has it.
+    Raises SettingsError for another one: a folder of another host, or one whose volume is not mounted.
     """
-    if service.embedded:
-        return
     kept = service.leases().lease(_DUTY)
     found = service.shelf.mark("")
     if kept is None:

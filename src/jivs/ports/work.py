@@ -119,10 +119,11 @@ class Work(Protocol):
         ConflictError where the table of transitions forbids it.
         """
 
-    def command(self, run_id: str, command: Command, deed: Deed, *, doubtful: bool = False) -> Run:
+    def command(self, run_id: str, command: Command, deed: Deed, *, doubtful: bool | None = None) -> Run:
         """Carry out what needs no worker, and leave the rest to the run's. ``doubtful``: whether it is published cannot be
-        told, so that a stop is left to a worker; a second one, while the first waits for the archive, ends it. Raises
-        NotFoundError, ConflictError where the state forbids it.
+        told, so that a stop is left to a worker; a second one, while the first waits for the archive, ends it. None: its
+        archive was not asked, for a worker had it or none ever had. Raises NotFoundError, ConflictError where the state
+        forbids it.
         """
 
     def lost(self, owner_prefix: str) -> int:

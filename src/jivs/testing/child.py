@@ -1,4 +1,4 @@
-"""``python -m jivs.testing.child``: a process that does what its job says, for the suite of ``ports.children``."""
+"""A process that does what its job says, for the suite of ``ports.children``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 from jivs.settings import variable
 
@@ -19,9 +20,7 @@ def main() -> int:
     time.sleep(job.get("sleep", 0))
     if "signal" in job:
         os.kill(os.getpid(), job["signal"])
-    sys.stdout.write(job.get("say") or json.dumps({"job": job, "variable": variable(job.get("variable", ""))}))
+    files = [path.name for path in Path("/proc/self/fd").iterdir() if path.exists()]  # without that of the list itself
+    said = {"job": job, "variable": variable(job.get("variable", "")), "files": files, "folder": str(Path.cwd())}
+    sys.stdout.write(job.get("say") or json.dumps(said))
     return int(job.get("exit", 0))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

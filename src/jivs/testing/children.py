@@ -46,8 +46,9 @@ class ChildrenSuite:
         for job in ({"exit": 1}, {"say": "no JSON"}, {"say": "[]"}, {"say": "7"}, {"say": '{"error": 7}'}):
             with pytest.raises(FatalError):
                 children.run(job, Event())
-        with pytest.raises(OverLimitError):
-            children.run({"say": "x" * (9 << 20)}, Event())
+        with pytest.raises(OverLimitError, match="more than 8 MiB to say"):
+            children.run({"say": "x" * (8 << 20)}, Event())
+        assert children.run({"x": "x" * (4 << 20)}, Event())["job"]
         assert children.run({}, Event())["job"]
 
     def test_a_process_is_ended_at_its_time(self, children: Children) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any, Self
 
-PASSWORD = secrets.token_urlsafe(12)
+PASSWORD = secrets.token_hex(12)  # no letter of it means anything to a shell, a URL or a command that takes options
 _USER = "nobody"
 _START_SECONDS = 60
 
@@ -240,16 +240,18 @@ class MariaServer(Server):
             self.run(["mkdir", str(keys)])
             self.make_certificate(keys)
             self.settings |= {"ssl-cert": str(keys / "server.crt"), "ssl-key": str(keys / "server.key")}
-        self.data = self.folder / "data"
+        self.data, self.temporary = self.folder / "data", self.folder / "tmp"
+        self.run(["mkdir", str(self.temporary)])  # one that begins removes the temporary tables of all that share it
         self.run([
-            _binary("mariadb-install-db", "/usr/bin"), "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
-            "--auth-root-authentication-method=normal",
+            _binary("mariadb-install-db", "/usr/bin"), "--no-defaults", f"--datadir={self.data}",
+            f"--tmpdir={self.temporary}", "--skip-test-db", "--auth-root-authentication-method=normal",
         ])  # fmt: skip
         self._prepared = False
 
     def command(self) -> list[str]:
         settings = {
             "datadir": str(self.data),
+            "tmpdir": str(self.temporary),
             "bind-address": "127.0.0.1",
             "port": str(self.port),
             "socket": str(self.folder / "s.sock"),

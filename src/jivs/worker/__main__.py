@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from jivs import bootstrap, logs, settings
@@ -46,18 +47,20 @@ def main() -> int:
         logs.announce(f"Error: {error.message}", logging.ERROR)
         return 2
 
-    ended = threading.Event()
+    begun = threading.Event()
 
     def end(*_: object) -> None:
-        ended.set()
+        if not begun.is_set():
+            os._exit(0)  # it waits for the catalog, or for others that bring its schema up, and has nothing to give back
         scheduler.end()
         dispatcher.end()
 
-    signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     threading.Thread(target=_end_with_parent, args=(end,), name="parent", daemon=True).start()
-    if not _has_the_shelf(service, ended):
+    if not _has_the_shelf(service):
         return 2
+    signal.signal(signal.SIGTERM, end)
+    begun.set()
     scheduler.start()
     try:
         dispatcher.run()
@@ -71,9 +74,9 @@ def main() -> int:
     return 0
 
 
-def _has_the_shelf(service: Service, ended: threading.Event) -> bool:
+def _has_the_shelf(service: Service) -> bool:
     """Wait until it is known whether the archives of the catalog are here; False where they are not."""
-    while not ended.is_set():
+    while True:
         try:
             shelf.require(service)
         except SettingsError as error:
@@ -81,10 +84,9 @@ def _has_the_shelf(service: Service, ended: threading.Event) -> bool:
             return False
         except JivsError as error:
             logging.getLogger(__name__).warning("It is not known whether the archives are here: %s", error.message)
-            ended.wait(_ASK_SECONDS)
+            time.sleep(_ASK_SECONDS)
         else:
-            break
-    return True
+            return True
 
 
 def _end_with_parent(end: Callable[[], None]) -> None:

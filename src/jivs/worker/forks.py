@@ -18,13 +18,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from jivs.backends import processes
 from jivs.logs import call_process
 
 _SUBREAPER = 36
 _ANSWER_SECONDS = 60.0
 _LOOK_SECONDS = 0.25
 _TICK = 0.02
-_MOST_DESCRIPTORS = 1 << 20
 
 
 class GoneError(Exception):
@@ -130,7 +130,6 @@ def start(load: Callable[[], None]) -> Forks | None:
     ours.close()
     call_process("jivs forks")
     load()
-    gc.collect()
     gc.freeze()  # or looking at it would copy what is shared
     if not _serve(theirs):
         os._exit(0)
@@ -150,7 +149,7 @@ def _serve(channel: socket.socket) -> bool:
             for number, place in zip(given, (0, 1), strict=True):
                 os.dup2(number, place)
             channel.detach()
-            os.closerange(3, _MOST_DESCRIPTORS)
+            processes.keep_open(0, 1, 2)
             return True
         for number in given:
             os.close(number)

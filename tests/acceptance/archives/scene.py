@@ -58,10 +58,16 @@ def api_process(service: ServiceProcess) -> int:
 
 
 def children(process: int) -> list[int]:
+    """Those that do its jobs: forks of its children, which have loaded what is needed."""
+    return [job for stem in _children(process) for job in _children(stem)]
+
+
+def _children(process: int) -> list[int]:
     found = []
-    for task in Path(f"/proc/{process}/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has just ended
-            found += [int(number) for number in (task / "children").read_text().split()]
+    with suppress(FileNotFoundError):  # a process or a thread that has just ended
+        for task in Path(f"/proc/{process}/task").iterdir():
+            with suppress(FileNotFoundError):
+                found += [int(number) for number in (task / "children").read_text().split()]
     return found
 
 

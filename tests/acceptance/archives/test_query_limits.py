@@ -115,7 +115,7 @@ LIMITED = {"urn:jivs:problem:over-limit", "urn:jivs:problem:refused", "urn:jivs:
 
 
 def test_bombs_go_off_in_their_own_process(tmp_path: Path, shelf: Path) -> None:
-    given = {"JIVS_QUERY__SECONDS": "4", "JIVS_QUERY__MEMORY": "256MiB", "STORAGE_LOCAL_PATH": str(shelf)}
+    given = {"JIVS_QUERY__SECONDS": "2", "JIVS_QUERY__MEMORY": "256MiB", "STORAGE_LOCAL_PATH": str(shelf)}
     with ServiceProcess(tmp_path, **given, workers=False) as running, login(running, "admin", running.password) as client:
         process = api_process(running)
         with ThreadPoolExecutor(2) as pool:

@@ -23,7 +23,7 @@ from jivs.domain.registry import is_archive_name, require_archive_name
 from jivs.errors import AlreadyExistsError, FatalError, StoreError, UsageError
 from jivs.ports.store import Entry
 
-_TRIES = 20
+_TRIES = 100
 _TOGETHER = 8
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -45,7 +45,7 @@ class LocalStore:
     def spool(self) -> Path:
         folder = self._root / "tmp"
         with self._clear_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
             self._handle  # noqa: B018 - opened before anything is written
         return folder
 
@@ -174,8 +174,8 @@ class LocalStore:
         Somebody else may be removing the folder because it was empty: then it is made again.
         """
         for attempt in range(_TRIES):
-            self._make_folder(target.parent, changed)
             try:
+                self._make_folder(target.parent, changed)
                 act()
                 changed(target.parent)
             except FileNotFoundError:
@@ -190,13 +190,13 @@ class LocalStore:
             missing.append(folder)
             folder = folder.parent
         for new in reversed(missing):
-            new.mkdir(parents=True, exist_ok=True)
+            _make(new)
             changed(new.parent)
 
     def _write(self, data: bytes) -> Path:
-        temporary = self.spool / f"{processes.here()}.{os.getpid()}.{uuid.uuid4().hex}.part"
+        temporary, file = self._new_part()
         try:
-            with temporary.open("xb") as file:
+            with file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -204,6 +204,18 @@ class LocalStore:
             temporary.unlink(missing_ok=True)
             raise
         return temporary
+
+    def _new_part(self) -> tuple[Path, BinaryIO]:
+        """A new file in the spool, although somebody else may remove that because it is empty."""
+        name = f"{processes.here()}.{os.getpid()}.{uuid.uuid4().hex}.part"
+        for left in reversed(range(_TRIES)):
+            temporary = self.spool / name
+            try:
+                return temporary, temporary.open("xb")
+            except FileNotFoundError:
+                if not left:
+                    raise
+        raise AssertionError
 
     @contextmanager
     def _clear_errors(self, target: Path) -> Iterator[None]:
@@ -221,6 +233,18 @@ class LocalStore:
                 errno.EROFS: "the file system is read-only: choose another folder",
             }.get(error.errno or 0, os.strerror(error.errno or 0))
             raise StoreError(f"Cannot use {target}: {what}, then try again.", detail=repr(error)) from error
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, also while somebody else removes it, or one above it, because it is empty."""
+    for left in reversed(range(_TRIES)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, FileNotFoundError):
+            if not left or (os.path.lexists(folder) and not folder.is_dir()):
+                raise
+        else:
+            return
 
 
 def _sync_all(handle: int, paths: Sequence[Path]) -> None:
