@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
 from jivs import bootstrap
+from jivs.backends.catalog.engine import Engine
 from jivs.domain.plan import Level, Selection
-from jivs.domain.source import Limits
+from jivs.domain.source import Address, Limits
 from jivs.operations.extract import extract
 from jivs.operations.job import ExtractJob, Outcome, Progress
 from jivs.ports.app import App
@@ -21,8 +28,22 @@ from jivs.testing.servers import MariaServer, PostgresServer, RabbitServer, Redi
 
 _numbers = itertools.count(1)
 
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: looking at it again with each collection of garbage would take a tenth of the time."""
+    gc.freeze()
+
+
+# tests speak HTTP in the clear, and yet each client would load all authorities that the machine trusts
+import_module("httpx._transports.default").create_ssl_context = cache(httpx.create_ssl_context)
+
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 settings.load_profile("shared")
+
+
+def examples(thorough: int) -> int:
+    """How many examples of a property are tried: a fifth in each run, all by `make soak`."""
+    return thorough if os.environ.get("JIVS_TEST_THOROUGH") else thorough // 5
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +111,37 @@ def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     return folder
 
 
+@pytest.fixture(scope="session")
+def empty_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog with nothing in it: a copy takes a hundredth of the time in which a new one is brought up."""
+    path = tmp_path_factory.mktemp("empty") / "catalog.db"
+    Engine(Address(scheme="sqlite", database=str(path))).close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def template(postgres: PostgresServer) -> str:
+    """The name of a database with such a catalog."""
+    Engine(Address.parse(postgres.create("template"), lambda _: None)).close()
+    return "template"
+
+
 @pytest.fixture
-def app(state: Path) -> App:
+def lite_catalog(tmp_path: Path, empty_catalog: Path) -> Address:
+    """A new catalog in a file."""
+    return Address(scheme="sqlite", database=str(shutil.copy(empty_catalog, tmp_path / "catalog.db")))
+
+
+@pytest.fixture
+def pg_catalog(postgres: PostgresServer, template: str) -> str:
+    """The URL of a new catalog in PostgreSQL."""
+    return postgres.create(f"t{next(_numbers)}", f"template {template}")
+
+
+@pytest.fixture
+def app(state: Path, empty_catalog: Path) -> App:
+    (state / "jivs").mkdir()
+    shutil.copy(empty_catalog, state / "jivs" / "catalog.db")
     return bootstrap.build(Settings())
 
 

@@ -24,6 +24,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Path, int], str]]] = {
     "claims": ("Claims of runs", runs.claims),
     "small": ("1,000 extractions of 1,000 rows", runs.small),
     "overhead": ("An extraction through the service and on the command line", runs.overhead),
+    "jobs": ("Queries, verifications and looks", runs.jobs),
     "load": ("The load test of the deployment guide", runs.load),
 }
 _HEAD = f"""<!-- Made by `python -m benchmarks.service`. -->
@@ -31,7 +32,8 @@ _HEAD = f"""<!-- Made by `python -m benchmarks.service`. -->
 # Benchmarks of the service
 
 k6, the service and its databases on the same machine: {os.cpu_count()} cores, Linux. Medians of the rounds that
-`--repeat` asks for (3), after one to warm up; those of 24 November are of one round. The machine is shared: beside each section
+`--repeat` asks for (3), after one to warm up; those of 24 November are of one round, and so are those of requests on 30
+November. The machine is shared: beside each section
 stands how long ten million additions in Python took right before it, and a read of 5 MB in no order, each of which has to
 wait for the one before: where neighbours leave nothing of the cache that cores share, it takes several times as long, and so does a
 request, while the additions take what they always take.

@@ -134,6 +134,44 @@ def small(folder: Path, repeat: int) -> str:
     return f"All have ended {statistics.median(took):.1f} s after the first was started (goal: 60 s).\n"
 
 
+def jobs(folder: Path, repeat: int) -> str:
+    """A query, a verification and a look that have little to do: through the service, and as a process that is started anew."""
+    (folder / "data").mkdir()
+    database = folder / "data/s.db"
+    with sqlite3.connect(database) as lite:
+        lite.execute("create table t (id integer primary key, name text)")
+        lite.executemany("insert into t values (?, ?)", ((number, f"n{number}") for number in range(1000)))
+    lite.close()
+    own = {**os.environ, "XDG_STATE_HOME": str(folder / "own")}
+    given = {"JIVS_FILE_ROOTS": str(folder), "STORAGE_LOCAL_PATH": str(folder / "shelf")}
+    with ServiceProcess(folder / "state", workers=False, **given) as service, service.client() as api:
+        jivs, archive = [sys.executable, "-m", "jivs"], str(folder / "shelf/a")
+        subprocess.run(
+            [*jivs, "extract", f"sqlite:///{database}", "--to", archive], check=True, capture_output=True, env=own
+        )
+        file = next(Path(archive).rglob("data/**/*.parquet"))
+        source = api.post("/api/v1/sources", json={"name": "s", "url": f"sqlite:///{database}"}).headers["Location"]
+        count = "select count(*) from t"
+        lines = ["| job | service ms | the first ms | a new process ms |", "| --- | --- | --- | --- |"]
+        for name, path, body, command in (
+            ("query", "/api/v1/archives/a/query", {"sql": count}, [*jivs, "query", archive, count]),
+            ("verification", "/api/v1/archives/a/verify", {}, [*jivs, "verify", archive]),
+            ("look at a source", f"{source}/test", {}, [*jivs, "discover", f"sqlite:///{database}"]),
+            ("(DuckDB in Python, the same file)", "", {}, [sys.executable, "-c", f"import duckdb; duckdb.sql(\"select count(*) from '{file}'\").fetchall()"]),
+        ):  # fmt: skip
+            served, started = [], []
+            for _ in range(5 * repeat):
+                if path:
+                    served.append(api.post(path, json=body).raise_for_status().elapsed.total_seconds() * 1000)
+                began = time.perf_counter()
+                subprocess.run(command, check=True, capture_output=True, env=own)
+                started.append((time.perf_counter() - began) * 1000)
+            print(name, served, started, flush=True)
+            here = f"{statistics.median(served[1:]):.0f} | {served[0]:.0f}" if path else "|"
+            lines.append(f"| {name} | {here} | {statistics.median(started[1:]):.0f} |")
+    return "In turn, 1,000 rows.\n\n" + "\n".join(lines) + "\n"
+
+
 def _count(api: httpx.Client, state: str) -> int:
     found = api.get("/api/v1/extractions", params={"page": 0, "size": 1, "status": state}).json()
     return int(found["total"])
