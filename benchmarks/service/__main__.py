@@ -31,12 +31,10 @@ _HEAD = f"""<!-- Made by `python -m benchmarks.service`. -->
 
 # Benchmarks of the service
 
-k6, the service and its databases on the same machine: {os.cpu_count()} cores, Linux. Medians of the rounds that
-`--repeat` asks for (3), after one to warm up; those of 24 November are of one round, and so are those of requests on 30
-November. The machine is shared: beside each section
-stands how long ten million additions in Python took right before it, and a read of 5 MB in no order, each of which has to
-wait for the one before: where neighbours leave nothing of the cache that cores share, it takes several times as long, and so does a
-request, while the additions take what they always take.
+k6, the service and its databases on the same machine: {os.cpu_count()} cores, Linux. Medians of the rounds that `--repeat` asks for
+(3), after one to warm up. The machine is shared: beside each section stands how long ten million additions in Python took right
+before it, and a read of 5 MB in no order, each of which has to wait for the one before. Where neighbours leave nothing of the cache
+that cores share, the read takes up to ten times as long, and a request two to four times as much processor time; the additions hardly differ.
 Extraction itself: [benchmarks](benchmarks.md).
 """
 
