@@ -65,7 +65,7 @@ drill: setup ## Back up, destroy, restore and verify, on copies; prints the time
 
 soak: setup ## The long tests: hundreds of kill points, 100 M rows, long random runs, fuzzing
 	@tools/install-servers.sh soak
-	JIVS_TEST_THOROUGH=1 $(BIN)/python -m pytest tests/unit
+	TEST_THOROUGH=1 $(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest -m soak
 
 clean: ## Remove what the commands made

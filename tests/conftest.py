@@ -43,7 +43,7 @@ settings.load_profile("shared")
 
 def examples(thorough: int) -> int:
     """How many examples of a property are tried: a fifth in each run, all by `make soak`."""
-    return thorough if os.environ.get("JIVS_TEST_THOROUGH") else thorough // 5
+    return thorough if os.environ.get("TEST_THOROUGH") else thorough // 5
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ CORPUS = ROOT / "tests" / "fuzz" / "corpus.zip"
 
 SOURCES = [ROOT / "tests" / "fuzz" / "fuzz_wire.c", *sorted((ROOT / "src" / "jivs" / "wire" / "c").glob("*.c"))]
 SANITIZED = ["-g", "-O1", "-std=c11", "-fno-sanitize-recover=all"]
-SECONDS = int(os.environ.get("JIVS_TEST_FUZZ_SECONDS", "300"))
+SECONDS = int(os.environ.get("TEST_FUZZ_SECONDS", "300"))
 
 
 def build(compiler: str, flags: list[str], target: Path) -> None:

@@ -29,7 +29,7 @@ from tests import archives
 from tests.conftest import Run
 
 Strategy = st.SearchStrategy[Any]
-ROWS = int(os.environ.get("JIVS_TEST_ROWS", "600"))
+ROWS = int(os.environ.get("TEST_ROWS", "600"))
 
 
 def draw(strategy: Strategy, rows: int) -> list[Any]:
