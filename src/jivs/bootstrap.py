@@ -90,7 +90,6 @@ def _build(settings: Settings, process: str, metrics: Metrics, engine: Callable[
         return SqlCatalog(engine(), clock)
 
     extraction = settings.extraction
-    runs = extraction.max_parallel_jobs if process == "worker" else 1
     return App(
         catalog=catalog,
         store=_opener(settings),
@@ -102,7 +101,7 @@ def _build(settings: Settings, process: str, metrics: Metrics, engine: Callable[
             pool_seconds=extraction.source_pool_timeout / 1000,
             rows_per_second=extraction.rows_per_second,
             batch_rows=extraction.batch_size,
-            memory=extraction.memory_limit or memory_of_run(machine().memory()[0], runs),
+            memory=sizes(settings, alone=process != "worker").memory,
             compression_level=extraction.compression_level,
         ),
         clock=clock,
@@ -189,11 +188,11 @@ def machine() -> Machine:
     return LocalMachine()
 
 
-def sizes(settings: Settings) -> Sizes:
-    """What the service of these settings asks for."""
-    runs = settings.extraction.max_parallel_jobs
-    memory = settings.extraction.memory_limit or memory_of_run(machine().memory()[0], runs)
-    return Sizes(runs=runs, memory=memory, pool=settings.hikari_maximum_pool_size)
+def sizes(settings: Settings, *, alone: bool = False) -> Sizes:
+    """What the service of these settings asks for, or a command, which is ``alone`` with its run."""
+    runs, queries = (1, 0) if alone else (settings.extraction.max_parallel_jobs, settings.query.together)
+    memory = settings.extraction.memory_limit or memory_of_run(machine().memory()[0], runs, queries)
+    return Sizes(runs=runs, memory=memory, pool=settings.hikari_maximum_pool_size, queries=queries)
 
 
 def build_upkeep(settings: Settings) -> Upkeep:

@@ -125,7 +125,7 @@ class Extraction(BaseModel):
         ge=SMALLEST_RUN,
         le=1 << 50,
         description="Memory of a process that extracts; batches and row groups derive from it. Unset: what the machine or "
-        "its cgroup has, less 512 MiB, shared by the runs at once; 192 MiB at least, 512 MiB at most.",
+        "its cgroup has, less 512 MiB and what queries may take, shared by the runs at once; 192 to 512 MiB.",
     )
     batch_size: int = Field(default=0, ge=0, description="Ceiling of rows per batch; 0: batches are sized by bytes alone.")
     parallel_threads: int = Field(default=4, ge=1, le=64, description="Readers at once: the default of --parallel.")
@@ -176,6 +176,11 @@ class Query(BaseModel):
     )
     rows: int = Field(default=10_000, ge=1, le=1_000_000, description="Rows that a query gives at most.")
     concurrent: int = Field(default=2, ge=1, le=64, description="Queries at once; more are told to come back.")
+
+    @property
+    def together(self) -> int:
+        """Bytes that all of them may take at once."""
+        return self.concurrent * self.memory
 
 
 class Verification(BaseModel):

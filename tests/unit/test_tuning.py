@@ -156,15 +156,19 @@ def test_without_a_limit_it_is_the_physical_memory(content: dict[str, str], tmp_
 
 
 @pytest.mark.parametrize(
-    ("memory", "runs", "each"), [(5 << 30, 10, 460), (8 << 30, 10, 512), (1 << 30, 10, 192), (1 << 30, 1, 512), (0, 10, 512)]
-)
-def test_a_run_has_its_share(memory: int, runs: int, each: int) -> None:
-    assert memory_of_run(memory, runs) // MIB == each
+    ("memory", "runs", "queries", "each"),
+    [
+        (5 << 30, 10, 0, 460), (5 << 30, 10, 1 << 30, 358), (8 << 30, 10, 0, 512), (8 << 30, 10, 1 << 30, 512), (1 << 30, 10, 0, 192),
+        (1 << 30, 1, 0, 512), (0, 10, 1 << 30, 512),
+    ],
+)  # fmt: skip
+def test_a_run_has_its_share(memory: int, runs: int, queries: int, each: int) -> None:
+    assert memory_of_run(memory, runs, queries) // MIB == each
 
 
 def test_a_worker_shares_and_a_command_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalMachine, "memory", lambda _: (5 << 30, "control group"))
-    assert bootstrap.build(Settings(), process="worker").limits.memory // MIB == 460
+    assert bootstrap.build(Settings(), process="worker").limits.memory // MIB == 358  # queries may take a GiB
     assert bootstrap.build(Settings()).limits.memory // MIB == 512
     monkeypatch.setenv("JIVS_EXTRACTION__MEMORY_LIMIT", "300MiB")
     assert bootstrap.build(Settings(), process="worker").limits.memory // MIB == 300
@@ -179,6 +183,7 @@ def test_what_does_not_fit_is_refused_or_said() -> None:
         ({"pool": 198}, Severity.ERROR, "HIKARI_MAXIMUM_POOL_SIZE"),
         ({"used": 124}, Severity.NOTE, "HIKARI_MAXIMUM_POOL_SIZE"),
         ({"memory": 512 * MIB}, Severity.NOTE, "EXTRACTION_MAX_PARALLEL_JOBS"),
+        ({"queries": 3 << 30}, Severity.NOTE, "JIVS_QUERY__CONCURRENT"),
         ({"files": 256}, Severity.NOTE, "ulimit"),
     ):
         (found,) = judge(Sizes(**(fits.__dict__ | change)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jivs.domain.finding import Finding, Severity
 
 RESERVE = 512 << 20
-"""Memory for the API, the dispatcher and the system's cache, out of which no run is given any."""
+"""Memory for the API, the dispatcher, looks at sources and the system's cache, out of which no run is given any."""
 
 SMALLEST_RUN = 192 << 20
 """With less a run cannot work."""
@@ -24,24 +24,29 @@ _OF_RUN = 2
 _FEWEST_FILES = 1024
 
 
-def memory_of_run(memory: int, runs: int) -> int:
-    """What one of ``runs`` at once may use of the memory that all processes have together; 0: nobody knows how much."""
+def memory_of_run(memory: int, runs: int, queries: int = 0) -> int:
+    """What one of ``runs`` at once may use of the memory that all processes have together; 0: nobody knows how much.
+
+    ``queries`` over the API may take that much beside them.
+    """
     if not memory:
         return LARGEST_RUN
-    return max(SMALLEST_RUN, min(LARGEST_RUN, (memory - RESERVE) // max(1, runs)))
+    return max(SMALLEST_RUN, min(LARGEST_RUN, (memory - RESERVE - queries) // max(1, runs)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """What a `jivs serve` asks for, and what there is; 0 where nobody knows or nothing limits it.
 
-    ``memory`` of each of ``runs`` at once, ``machine`` of all processes, as ``limiter`` has it. ``pool``: connections of the
-    API to the catalog; ``connections`` that its server takes, ``used`` of them are taken. ``files`` that a process may open.
+    ``memory`` of each of ``runs`` at once, ``queries`` of all that are answered at once, ``machine`` of all processes, as
+    ``limiter`` has it. ``pool``: connections of the API to the catalog; ``connections`` that its server takes, ``used`` of
+    them are taken. ``files`` that a process may open.
     """
 
     runs: int
     memory: int
     pool: int
+    queries: int = 0
     machine: int = 0
     limiter: str = ""
     connections: int = 0
@@ -75,13 +80,13 @@ def judge(sizes: Sizes) -> list[Finding]:
             f"This service may open {sizes.asked_connections} connections to the catalog, and {sizes.used} of "
             f"{sizes.connections} that its server takes are in use: lower HIKARI_MAXIMUM_POOL_SIZE, raise max_connections.",
         )
-    if sizes.machine and sizes.runs * sizes.memory + RESERVE > sizes.machine:
+    if sizes.machine and sizes.runs * sizes.memory + RESERVE + sizes.queries > sizes.machine:
         add(
             Severity.NOTE,
             "EXTRACTION_MAX_PARALLEL_JOBS",
-            f"{sizes.runs} runs of {sizes.memory >> 20} MiB and {RESERVE >> 20} MiB for the service are more than the "
-            f"{sizes.machine >> 20} MiB of the {sizes.limiter}: lower EXTRACTION_MAX_PARALLEL_JOBS or "
-            "JIVS_EXTRACTION__MEMORY_LIMIT.",
+            f"{sizes.runs} runs of {sizes.memory >> 20} MiB, queries of {sizes.queries >> 20} MiB and {RESERVE >> 20} MiB "
+            f"for the service are more than the {sizes.machine >> 20} MiB of the {sizes.limiter}: lower "
+            "EXTRACTION_MAX_PARALLEL_JOBS, JIVS_EXTRACTION__MEMORY_LIMIT or JIVS_QUERY__CONCURRENT.",
         )
     if 0 < sizes.files < _FEWEST_FILES:
         add(

@@ -121,6 +121,7 @@ def _shown(sizes: Sizes) -> dict[str, Any]:
     return {
         "runs at once": sizes.runs,
         "memory of a run": f"{sizes.memory >> 20} MiB",
+        "memory of all queries": f"{sizes.queries >> 20} MiB",
         "connections to the catalog": f"{sizes.asked_connections} at most{limit}",
     }
 
