@@ -63,16 +63,22 @@ def remove(admin: httpx.Client, name: str) -> None:
     assert admin.delete(f"/api/v1/users/{found['id']}").status_code == 204
 
 
-def test_a_logout_ends_every_token_of_its_session_and_no_other(user: User) -> None:
-    client = user("leaver")
-    other = login(client, "leaver")["accessToken"]
-    session = login(client, "leaver")
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_logout_ends_every_token_of_its_session_and_no_other(user: User, sent: bool) -> None:
+    name = f"leaver-{sent}"
+    client = user(name)
+    other = login(client, name)["accessToken"]
+    session = login(client, name)
     first = session["accessToken"]
     renewed = client.post("/api/v1/auth/refresh", json={"refreshToken": session["refreshToken"]}).json()
     bearer = {"Authorization": f"Bearer {renewed['accessToken']}"}
-    ended = client.post("/api/v1/auth/logout", json={"refreshToken": renewed["refreshToken"]}, headers=bearer)
+    kept = {"refreshToken": renewed["refreshToken"]}
+    ended = client.post("/api/v1/auth/logout", json=kept if sent else None, headers=bearer)
     assert ended.status_code == 204
     assert [me(client, token) for token in (first, renewed["accessToken"], other)] == [401, 401, 200]
+    assert client.post("/api/v1/auth/refresh", json=kept).status_code == 401
+    assert client.post("/api/v1/auth/logout", json=kept, headers={"Authorization": f"Bearer {other}"}).status_code == 422
+    assert me(client, other) == 200
 
 
 def test_a_refresh_token_that_was_used_twice_ends_the_access_tokens_too(user: User) -> None:

@@ -394,7 +394,7 @@ def test_whoever_has_the_duty_sweeps(service: Service, clock: FakeClock) -> None
     for one in made:
         one._look()
     accounts = service.accounts()
-    accounts.end_session("", "old", clock.now().timestamp() + 1 - 7 * 86_400, DEED)  # it is kept for a week longer
+    accounts.end_session("old", clock.now().timestamp() + 1 - 7 * 86_400, DEED)  # it is kept for a week longer
     clock.advance(2)
     for one in made:
         one._look()

@@ -72,7 +72,7 @@ def refresh_session(service: ServiceDep, body: RefreshToken) -> Tokens:
 
 @router.post("/logout", status_code=204)
 def log_out(service: ServiceDep, caller: CallerDep, body: Annotated[RefreshToken | None, Body()] = None) -> None:
-    """End the session: this access token, and with the refresh token all that followed from its login, are void."""
+    """End the session of this access token: all tokens that followed from its login are void."""
     refresh_token = body.refresh_token.get_secret_value() if body is not None else ""
     users.logout(service, caller.user, caller.claims, refresh_token)
 

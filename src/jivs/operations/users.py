@@ -111,9 +111,14 @@ def refresh(service: Service, refresh_token: str) -> Session:
 
 
 def logout(service: Service, user: User, claims: Claims, refresh_token: str) -> None:
-    """End a session: all tokens that followed from its login are void."""
+    """End the session of an access token: all tokens that followed from its login are void. Raises UsageError where a
+    refresh token is given that is of another session.
+    """
+    if refresh_token and refresh_token.partition(".")[0] != claims.session:
+        raise UsageError("The refresh token is of another session than the access token: end each with its own.")
     deed = Deed(actor=user.username, action="logout", object=f"user:{user.username}")
-    service.accounts().end_session(refresh_token.partition(".")[0][:40], claims.session, claims.expires_at, deed)
+    last = max(claims.expires_at, _now(service) + service.refresh_seconds)
+    service.accounts().end_session(claims.session, last, deed)
 
 
 def authenticate(service: Service, token: str) -> tuple[User, Claims]:

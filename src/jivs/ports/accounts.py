@@ -90,8 +90,8 @@ class Accounts(Protocol):
         None if it is unknown, expired or void. One that was used before is in the hands of two: its family is revoked.
         """
 
-    def end_session(self, family: str, session: str, expires_at: float, deed: Deed) -> None:
-        """Revoke a family of refresh tokens and the access tokens of a session, the last of which ends then."""
+    def end_session(self, session: str, expires_at: float, deed: Deed) -> None:
+        """Revoke all tokens that follow from a login, the last of which ends then."""
 
     def stamp(self) -> int:
         """A number that grows whenever an access token or a user becomes void or changes. Cheap: each request asks for it.

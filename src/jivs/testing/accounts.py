@@ -108,7 +108,7 @@ class AccountsSuite:
             got = list(pool.map(lambda number: accounts.rotate("one", f"next{number}", later), range(8)))
         assert len([one for one in got if one is not None]) == 1
 
-    @pytest.mark.parametrize("what", ["expired", "changed", "closed", "ended", "removed"])
+    @pytest.mark.parametrize("what", ["expired", "changed", "closed", "ended", "ended meanwhile", "removed"])
     def test_a_void_refresh_token_gives_nothing(self, accounts: Accounts, clock: FakeClock, what: str) -> None:
         accounts.add("root", "h", ADMIN, deed())
         user = accounts.add("ada", "h", ADMIN, deed())
@@ -121,20 +121,23 @@ class AccountsSuite:
         elif what == "closed":
             accounts.change(user.id, user.version, deed(), active=False)
         elif what == "ended":
-            accounts.end_session("f1", "t1", now + 100, deed())
-            assert accounts.is_revoked("t1")
+            accounts.end_session("f1", now + 100, deed())
             assert accounts.is_revoked("f1")
-            accounts.end_session("f1", "t1", now + 100, deed())
+            accounts.end_session("f1", now + 100, deed())
+        elif what == "ended meanwhile":  # in the moment in which its predecessor was used up
+            accounts.end_session("f1", now + 100, deed())
+            self._refresh(accounts, user, "two", now + 100)
+            assert accounts.rotate("two", "three", now + 500) is None
         else:
             accounts.remove(user.id, deed())
-        assert accounts.rotate("one", "two", now + 500) is None
-        assert not accounts.is_revoked("t2")
+        assert accounts.rotate("one", "four", now + 500) is None
+        assert not accounts.is_revoked("f2")
 
     def test_expired_tokens_are_swept(self, accounts: Accounts, clock: FakeClock) -> None:
         user = accounts.add("ada", "h", ADMIN, deed())
         now = clock.now().timestamp()
         self._refresh(accounts, user, "one", now + 10)
-        accounts.end_session("", "t1", now + 10, deed())
+        accounts.end_session("t1", now + 10, deed())
         assert accounts.sweep() == 0
         clock.jump(86_400)
         assert accounts.sweep() == 0

@@ -181,6 +181,9 @@ class SqlAccounts:
                 sa.select(users.c.active, users.c.generation).where(users.c.id == row["user_id"])
             ).first()
             sound = user is not None and user.active and user.generation == row["generation"]
+            # Of a session that ended while its token was used up, the successor is not marked.
+            query = sa.select(revoked_tokens.c.token_id).where(revoked_tokens.c.token_id == row["family"])
+            sound = sound and connection.execute(query).first() is None
             if row["revoked"] or row["expires_at"] <= now or not sound:
                 return None
             new = Refresh(
@@ -209,11 +212,9 @@ class SqlAccounts:
         )
         trail.append(self._engine, connection, self._now(), deed)
 
-    def end_session(self, family: str, session: str, expires_at: float, deed: Deed) -> None:
+    def end_session(self, session: str, expires_at: float, deed: Deed) -> None:
         with self._engine.write() as connection:
-            if family:
-                connection.execute(refresh_tokens.update().where(refresh_tokens.c.family == family).values(revoked=True))
-                self._revoke(connection, family, expires_at)
+            connection.execute(refresh_tokens.update().where(refresh_tokens.c.family == session).values(revoked=True))
             self._revoke(connection, session, expires_at)
             trail.append(self._engine, connection, self._now(), deed)
         self._stamped = None
