@@ -14,6 +14,7 @@
     │   └── OverLimitError       it takes more time or memory than the service gives
     ├── TransientError       worth trying again                    exit 5
     │   ├── UnreachableError     source or target does not answer, or broke off
+    │   │   └── CatalogError         the catalog does not answer, or is full
     │   ├── StoreError           the archive's store cannot be used: disk full, access denied
     │   └── SnapshotLostError    the source's snapshot is gone; a resume takes a new one
     ├── IntegrityError       the proof failed                      exit 3
@@ -96,6 +97,10 @@ class TransientError(JivsError):
 
 class UnreachableError(TransientError):
     """A source or target does not answer, or broke off."""
+
+
+class CatalogError(UnreachableError):
+    """The catalog does not answer, or is full."""
 
 
 class StoreError(TransientError):

@@ -136,3 +136,20 @@ def test_the_catalogs_database_goes_away_and_comes_back(tmp_path: Path, database
         time.sleep(0.5)
         server.start()
         at.all_end_well()
+
+
+def test_a_catalog_that_breaks_off_again_and_again_uses_up_no_attempt(tmp_path: Path, pg: str, database: Path) -> None:
+    """The source is well, so no run is given up, however few attempts it has."""
+    with (
+        scene(tmp_path, database, catalog=pg, pace=40_000, attempts=1) as at,
+        psycopg.connect(pg, autocommit=True) as connection,
+    ):
+        at.start()
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"
+            )
+            time.sleep(0.3)
+        at.all_end_well()

@@ -16,7 +16,7 @@ from jivs.domain.extraction import Job
 from jivs.domain.plan import RunPlan
 from jivs.domain.run import Counts, Order, Run, RunState, stalled
 from jivs.domain.schema import TableName
-from jivs.errors import AlreadyExistsError, DamagedError, FatalError, FencedError, JivsError, TransientError
+from jivs.errors import AlreadyExistsError, CatalogError, DamagedError, FatalError, FencedError, JivsError, TransientError
 from jivs.operations import _guard, sources
 from jivs.operations.extract import extract
 from jivs.operations.job import ExtractJob, Gate, Lease, Outcome, Progress, Room
@@ -36,6 +36,11 @@ _BEAT_SECONDS = 1.0
 _LONGEST_WAIT = 300.0
 _LONGEST_DOUBT = 60.0
 """To look whether a run is published, which takes little where the archive answers."""
+
+_TELLING_SECONDS = 30.0
+"""For so long a catalog that does not answer is told again what a run came to, unless somebody else takes it over."""
+
+_AGAIN_SECONDS = 0.25
 
 _LOG = logging.getLogger(__name__)
 
@@ -146,7 +151,10 @@ class Execution:
         try:
             state, message, retry_at = self._work()
         except FencedError:
-            return None
+            if self._why is not Why.SILENT:
+                return None
+            self._doubtful = True  # nobody failed: it goes on when the catalog is back, unless somebody else has it then
+            state, message, retry_at = RunState.PENDING, f"Stopped: {Why.SILENT.value}.", 0.0
         finally:
             self._ended.set()
             keeper.join()
@@ -273,6 +281,10 @@ class Execution:
 
     def _failed(self, error: JivsError) -> tuple[RunState, str, float]:
         _LOG.info("Run %s: %s %s", self._run.id, error.message, error.detail)
+        if isinstance(error, CatalogError):  # which says nothing of the source: no failure to give up by
+            self._doubtful = True
+            self._telling.say("WARN", error.message)
+            return RunState.PENDING, error.message, self._soon(self._run.failures - self._run.stalled + 1, _LONGEST_DOUBT)
         if not isinstance(error, (TransientError, AlreadyExistsError)):  # the latter: of a worker that was frozen, and woke
             return RunState.FAILED, error.message, 0.0
         failed = stalled(self._run, self._telling.counts.partitions_done)
@@ -309,23 +321,37 @@ class Execution:
             _LOG.info("Run %s: %s", self._run.id, error.message)
 
     def _settle(self, state: RunState, message: str, retry_at: float) -> RunState | None:
-        work, run, counts = self._service.work(), self._run, self._telling.counts
+        """Tell the catalog; None if another worker has the run now, or it could not be told."""
         if not self._doubtful:
             self._telling.say("ERROR" if state is RunState.FAILED else "INFO", f"{state.value}. {message}".rstrip())
-        try:
-            work.log(run, self._telling.said())
-            doubtful = self._doubtful
-            if not work.settle(run.id, run.epoch, state, message, counts=counts, retry_at=retry_at, doubtful=doubtful):
-                state = RunState.PENDING  # it was resumed in the moment in which its place was given up
-                work.settle(run.id, run.epoch, state, counts=counts, doubtful=doubtful)
-        except FencedError:
-            return None
-        except JivsError as error:  # whoever takes it over finds it published, or goes on with it
-            _LOG.warning("Run %s is %s, which the catalog could not be told: %s", run.id, state.value, error.message)
-            return None
+        until = self._service.clock.monotonic() + _TELLING_SECONDS
+        lines = self._telling.said()
+        while True:
+            try:
+                self._service.work().log(self._run, lines)
+                lines = []
+                state = self._told(state, message, retry_at)
+                break
+            except FencedError:
+                return None
+            except JivsError as error:  # whoever takes it over finds it published, or goes on with it
+                lasting = not isinstance(error, TransientError) or self._service.clock.monotonic() > until
+                if lasting or self._drain.wait(_AGAIN_SECONDS):
+                    _LOG.warning(
+                        "Run %s is %s, which the catalog could not be told: %s", self._run.id, state.value, error.message
+                    )
+                    return None
         if self._given_up and state.ended:
             self._abandon()
-        self._service.cache.drop(CacheName.EXTRACTION_STATS, str(run.extraction_id))
+        self._service.cache.drop(CacheName.EXTRACTION_STATS, str(self._run.extraction_id))
+        return state
+
+    def _told(self, state: RunState, message: str, retry_at: float) -> RunState:
+        work, run, counts, doubtful = self._service.work(), self._run, self._telling.counts, self._doubtful
+        if work.settle(run.id, run.epoch, state, message, counts=counts, retry_at=retry_at, doubtful=doubtful):
+            return state
+        state = RunState.PENDING  # it was resumed in the moment in which its place was given up
+        work.settle(run.id, run.epoch, state, counts=counts, doubtful=doubtful)
         return state
 
     # -- the lease and the orders -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from jivs.backends.catalog import migrating
 from jivs.backends.catalog.tables import HEAD, compatibility
 from jivs.domain.audit import chained
 from jivs.domain.source import Address
-from jivs.errors import DriverMissingError, UnreachableError, UserError
+from jivs.errors import CatalogError, DriverMissingError, UserError
 from jivs.ports.metrics import PoolUse
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class PoolLimits:
 
 
 class Engine:
-    """Short transactions, each on a connection of the pool. Raises UnreachableError where the database does not answer."""
+    """Short transactions, each on a connection of the pool. Raises CatalogError where the database does not answer."""
 
     def __init__(self, address: Address, pool: PoolLimits | None = None) -> None:
         self.shown = address.database if address.scheme == "sqlite" else address.shown
@@ -213,7 +213,7 @@ class Engine:
         try:
             yield
         except sa.exc.TimeoutError as error:
-            raise UnreachableError(
+            raise CatalogError(
                 f"Connection pool exhausted: all {self._most} connections to the catalog were in use for "
                 f"{self._limits.seconds:g} s. Raise HIKARI_MAXIMUM_POOL_SIZE, or HIKARI_CONNECTION_TIMEOUT.",
                 detail=f"in use by {self._holders()}",
@@ -222,16 +222,14 @@ class Engine:
             reason = _reason(error)
             full = any(sign in reason for sign in _FULL)
             act = "free some space" if full else "check that it is there, or set DATABASE_URL"
-            raise UnreachableError(
+            raise CatalogError(
                 f"The catalog {self.shown} {what}: {reason}. To go on, {act}.",
                 detail=type(error).__name__,
             ) from error
         except sa.exc.DatabaseError as error:
             if isinstance(error, (sa.exc.IntegrityError, sa.exc.ProgrammingError)):
                 raise
-            raise UnreachableError(
-                f"The catalog {self.shown} {what}: {_reason(error)}.", detail=type(error).__name__
-            ) from error
+            raise CatalogError(f"The catalog {self.shown} {what}: {_reason(error)}.", detail=type(error).__name__) from error
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
