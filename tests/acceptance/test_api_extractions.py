@@ -127,6 +127,25 @@ def test_a_started_run_is_started_once_with_an_idempotency_key(api: httpx.Client
     assert len(api.get(f"{path}/runs").json()["items"]) == 1
 
 
+def test_a_started_run_is_not_started_again_where_its_answer_was_lost(
+    api: httpx.Client, data: Path, service: ServiceProcess
+) -> None:
+    """As when the process is killed between the two: nothing can be said, and nothing is done again, however much later."""
+    path, key = make(api, "lost", data, tables=["small"], whenBusy="QUEUE"), {"Idempotency-Key": "k2"}
+    lite = sqlite3.connect(service.state / "jivs" / "catalog.db", timeout=30, isolation_level=None)
+    lite.execute(
+        "create trigger lost before update on idempotency_keys when new.status > 1 begin select raise(abort, 'lost'); end"
+    )
+    assert api.post(f"{path}/start", headers=key).status_code >= 500
+    lite.execute("drop trigger lost")
+    lite.execute("update idempotency_keys set at = at - 3600")
+    lite.close()
+    again = api.post(f"{path}/start", headers=key)
+    assert (again.status_code, "carried out" in again.json()["detail"]) == (409, True)
+    ended(api, path)
+    assert len(api.get(f"{path}/runs").json()["items"]) == 1
+
+
 def test_pause_holds_its_place_and_resume_goes_on(api: httpx.Client, data: Path, service: ServiceProcess) -> None:
     path = slow(api, "held", data)
     api.post(f"{path}/start")

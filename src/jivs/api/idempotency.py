@@ -18,7 +18,7 @@ from jivs.api.document import IDEMPOTENCY_KEY
 from jivs.domain.access import Right, User
 from jivs.errors import ConflictError, UnauthenticatedError, UsageError
 from jivs.operations import users
-from jivs.ports.accounts import Replayed
+from jivs.ports.accounts import CARRIED_OUT, KEY, Replayed
 from jivs.ports.service import Service
 
 _KEPT = ("content-type", "location", "etag")
@@ -52,11 +52,14 @@ class Idempotent(APIRoute):
             if before is not None:
                 request.app.state.rates.take(user.id)
                 return _again(before, digest)
+            answering = KEY.set(scope)
             try:
                 response = await handle(request)
             except BaseException:
                 await run_in_threadpool(service.accounts().drop_key, scope)
                 raise
+            finally:
+                KEY.reset(answering)
             headers = {name: response.headers[name] for name in _KEPT if name in response.headers}
             done = Replayed(digest=digest, status=response.status_code, headers=headers, body=bytes(response.body).decode())
             await run_in_threadpool(service.accounts().finish_key, scope, done)
@@ -93,4 +96,9 @@ def _again(before: Replayed, digest: str) -> Response:
         )
     if not before.status:
         raise ConflictError("The first request with this Idempotency-Key is still being answered: send it again later.")
+    if before.status == CARRIED_OUT:
+        raise ConflictError(
+            f"The first request with this Idempotency-Key was carried out ({before.body}), and is not again. Its answer is "
+            "on its way, or was lost with the process that gave it: look at what it made."
+        )
     return Response(before.body, status_code=before.status, headers={**before.headers, "Idempotent-Replayed": "true"})

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from jivs.domain.access import Role, User
 from jivs.domain.audit import EVERYTHING, Deed, Entry, Wanted
+
+KEY: ContextVar[str] = ContextVar("KEY", default="")
+"""The scope of the idempotency key of the request that is being answered. What changes something notes that with the key, in
+the same transaction, so that it is not done again should the answer be lost.
+"""
+
+CARRIED_OUT = 1
+"""The status of a request that was carried out, and whose answer is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +32,9 @@ class Refresh:
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """The answer that a request got. ``digest``: of the request; ``status`` 0: it is not there yet."""
+    """The answer that a request got. ``digest``: of the request; ``status`` 0: it is not there yet; CARRIED_OUT: nor is it
+    then, and ``body`` is the object that was changed.
+    """
 
     digest: str
     status: int = 0
@@ -119,14 +130,14 @@ class Accounts(Protocol):
     def claim_key(self, scope: str, digest: str) -> Replayed | None:
         """Begin a request with an idempotency key: None for whoever is first, then what the first one was or got.
 
-        Keys older than a day are forgotten, those without an answer after a minute: their process has ended.
+        Keys older than a day are forgotten, and after a minute those for which nothing was done: their process has ended.
         """
 
     def finish_key(self, scope: str, replayed: Replayed) -> None:
         """Keep the answer."""
 
     def drop_key(self, scope: str) -> None:
-        """The request failed: the next one with the key is a first one."""
+        """The request failed: the next one with the key is a first one, unless something was done all the same."""
 
     def record(self, deed: Deed) -> None:
         """A deed that changed nothing in the catalog."""

@@ -9,7 +9,7 @@ import pytest
 from jivs.domain.access import Role, User
 from jivs.domain.audit import GENESIS, Deed, Wanted, chained, said
 from jivs.errors import AlreadyExistsError, ConflictError, UsageError
-from jivs.ports.accounts import Accounts, Refresh, Replayed
+from jivs.ports.accounts import CARRIED_OUT, KEY, Accounts, Refresh, Replayed
 from jivs.testing.clock import FakeClock
 
 ADMIN = frozenset({Role.ADMIN})
@@ -213,6 +213,23 @@ class AccountsSuite:
         assert [entry.seq for entry in accounts.deeds(Wanted(until=third))] == [2, 1]
         assert [entry.seq for entry in accounts.deeds(Wanted(action="x.0", since=third, until=third + 25))] == [5, 3]
         assert [entry.seq for entry in accounts.deeds(Wanted(since=0.0), limit=2, before=6)] == [5, 4]
+
+    def test_what_was_done_is_not_done_again_if_its_answer_is_lost(self, accounts: Accounts, clock: FakeClock) -> None:
+        for scope in ("done", "looked"):
+            assert accounts.claim_key(scope, "d") is None
+            answering = KEY.set(scope)
+            if scope == "done":
+                accounts.add("ada", "h", ADMIN, deed())
+                accounts.add("bob", "h", ADMIN, Deed(actor="a", action="x", object="another"))
+            else:
+                accounts.record(deed())
+            KEY.reset(answering)
+            accounts.drop_key(scope)
+            clock.advance(61)
+        assert accounts.claim_key("done", "d") == Replayed(digest="d", status=CARRIED_OUT, body=deed().object)
+        assert accounts.claim_key("looked", "d") is None
+        accounts.finish_key("done", Replayed(digest="d", status=201))
+        assert accounts.claim_key("done", "d") == Replayed(digest="d", status=201)
 
     def test_a_key_is_claimed_once_and_its_answer_kept_for_a_day(self, accounts: Accounts, clock: FakeClock) -> None:
         with ThreadPoolExecutor(4) as pool:

@@ -309,13 +309,13 @@ class SqlAccounts:
 
     def drop_key(self, scope: str) -> None:
         with self._engine.write() as connection:
-            connection.execute(keys.delete().where(keys.c.scope == scope))
+            connection.execute(keys.delete().where(keys.c.scope == scope, keys.c.status == 0))
 
     # -- the audit trail ------------------------------------------------------------------------------------------
 
     def record(self, deed: Deed) -> None:
         with self._engine.write() as connection:
-            trail.append(self._engine, connection, self._now(), deed)
+            trail.append(self._engine, connection, self._now(), deed, changing=False)
 
     def deeds(self, wanted: Wanted = EVERYTHING, *, before: int = 0, limit: int = 100) -> list[Entry]:
         return trail.page(self._engine, wanted, before=before, limit=limit)

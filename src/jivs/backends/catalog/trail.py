@@ -13,6 +13,7 @@ from jivs.backends.catalog.engine import Engine, Question
 from jivs.backends.catalog.tables import audit
 from jivs.domain.audit import GENESIS, Deed, Entry, Wanted, said
 from jivs.errors import DamagedError
+from jivs.ports.accounts import CARRIED_OUT, KEY
 
 _APPENDING = 0x6A697661
 """The advisory lock of whoever appends: the chain has one end. (In SQLite there is one writer anyway.)"""
@@ -24,21 +25,23 @@ SELECT e.seq + 1, ?, ?, ?, ?, ?, {hash} FROM (
   SELECT coalesce(max(seq), 0) AS seq, coalesce(max(hash), '{genesis}') AS hash
   FROM (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1) last
 ) e"""
+_CARRIED_OUT = f"UPDATE idempotency_keys SET status = {CARRIED_OUT}, body = ? WHERE scope = ? AND status = 0"
 # What ``chained`` computes, by the database: the lock is had for as long as that takes, not for two ways to us and back.
 _HASHED = "encode(sha256(convert_to('[\"' || e.hash || '\", ' || (e.seq + 1) || ', ' || CAST(? AS TEXT), 'UTF8')), 'hex')"
 
 
-def append(engine: Engine, connection: sa.Connection, at: float, deed: Deed) -> None:
-    """Add an entry to the end of the chain, in the caller's transaction."""
-    engine.together(connection, *appending(engine, at, deed))
+def append(engine: Engine, connection: sa.Connection, at: float, deed: Deed, *, changing: bool = True) -> None:
+    """Add an entry to the end of the chain, in the caller's transaction, which is ``changing`` something else with it."""
+    engine.together(connection, *appending(engine, at, deed, changing=changing))
 
 
-def appending(engine: Engine, at: float, deed: Deed) -> list[Question]:
+def appending(engine: Engine, at: float, deed: Deed, *, changing: bool = True) -> list[Question]:
     """The statements that do."""
     hashed = "chained(e.hash, e.seq + 1, ?)" if engine.embedded else _HASHED
     detail = json.dumps(deed.detail, sort_keys=True)
     values = (at, deed.actor, deed.action, deed.object, detail, said(at, deed))
-    return [*engine.locking(_APPENDING), (_APPEND.format(hash=hashed, genesis=GENESIS), values)]
+    done = [(_CARRIED_OUT, (deed.object, KEY.get()))] if changing and KEY.get() else []
+    return [*done, *engine.locking(_APPENDING), (_APPEND.format(hash=hashed, genesis=GENESIS), values)]
 
 
 def page(engine: Engine, wanted: Wanted, *, before: int, limit: int) -> list[Entry]:
