@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -31,7 +30,7 @@ from jivs.api.runs import (
 from jivs.api.sources import Name, Tried, tried
 from jivs.domain.extraction import Extraction, ExtractionDraft, Job, WhenBusy
 from jivs.domain.plan import Level, Selection
-from jivs.domain.registry import ARCHIVE_NAME, SourceDraft
+from jivs.domain.registry import ARCHIVE_NAME, SourceDraft, archive_name_of
 from jivs.domain.run import Command, RunState
 from jivs.errors import JivsError, UsageError
 from jivs.operations import extractions, runs, sources
@@ -160,19 +159,14 @@ class BulkResults(Model):
     results: list[BulkResult]
 
 
-def _file_name(name: str) -> str:
-    """An archive's or a table's name made from an extraction's."""
-    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")[:80] or "extraction"
-
-
 def _draft(body: ExtractionIn) -> ExtractionDraft:
-    query = ((body.query_name or _file_name(body.name), body.extraction_query),) if body.extraction_query else ()
+    query = ((body.query_name or archive_name_of(body.name), body.extraction_query),) if body.extraction_query else ()
     return ExtractionDraft(
         name=body.name,
         description=body.description,
         source_id=body.source_id or 0,
         job=Job(
-            archive=body.archive or _file_name(body.name),
+            archive=body.archive or archive_name_of(body.name),
             selection=Selection(
                 tables=body.tables,
                 exclude=body.exclude,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -56,6 +57,17 @@ def without_password(address: Address) -> Address:
 def is_archive_name(name: str) -> bool:
     """Whether an archive of the service can have this name."""
     return re.fullmatch(ARCHIVE_NAME, name, re.ASCII) is not None
+
+
+def archive_name_of(name: str) -> str:
+    """The archive of an extraction that names none. No two extractions have the same one: their names differ in more than
+    case, and where more than that is lost, a hash tells what was.
+    """
+    folded = name.casefold()
+    if is_archive_name(folded):
+        return folded
+    readable = re.sub(r"[^a-z0-9]+", "-", folded).strip("-")[:80] or "extraction"
+    return f"{readable}-{hashlib.sha256(folded.encode()).hexdigest()[:10]}"
 
 
 def require_archive_name(name: str) -> str:
