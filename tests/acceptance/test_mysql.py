@@ -215,6 +215,9 @@ def test_tls_is_verified_when_asked_for(run: Run, tmp_path: Path) -> None:
         assert sorted(found[0].column("id").to_pylist()) == sorted(found[1].column("id").to_pylist()) == list(range(30001))
         with pytest.raises(Exception, match="certificate"):
             run(f"{server.url('d')}?ssl_mode=verify_ca&ssl_ca=/etc/ssl/certs/ca-certificates.crt")
+        with pytest.raises(Exception, match="certificate"):
+            run(f"{server.url('d')}?ssl_ca=/etc/ssl/certs/ca-certificates.crt")  # as MySQL's client has it
+        assert run(f"{server.url('d')}?ssl_ca={server.certificate}", archive=tmp_path / "implied").complete
 
 
 @pytest.mark.parametrize("given", ["", "&ssl_ca={}"])
@@ -240,7 +243,8 @@ def test_the_name_in_the_certificate_is_checked_whoever_is_trusted(
 @pytest.mark.parametrize(("options", "named"), [
     ("ssl_mode=verify_ca&ssl_ca=/nowhere", "ssl_ca, /nowhere, cannot be used: No such file"),
     ("ssl_mode=required&ssl_cert=/nowhere", "ssl_cert, /nowhere, cannot be used"),
-    ("ssl_key=/nowhere", "with ssl_cert"),
+    ("ssl_key=/nowhere", "with ssl_cert"), ("ssl_mode=preferred&ssl_ca=/nowhere", "ssl_mode=verify_ca or verify_identity"),
+    ("ssl_mode=disabled&ssl_ca=/nowhere", "ssl_mode=verify_ca or verify_identity"),
 ])  # fmt: skip
 def test_a_file_of_tls_that_cannot_be_used_is_named(my: str, run: Run, options: str, named: str) -> None:
     with pytest.raises(UsageError, match=named):

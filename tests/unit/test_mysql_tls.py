@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from jivs.connectors import _mysql_tls as tls
 from jivs.errors import UsageError
@@ -46,15 +47,16 @@ def shake(client: ssl.SSLContext, keys: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("mode", "trusted", "name", "wrong"), [
-    ("preferred", "", "there.example", ""), ("required", "", "there.example", ""), ("required", "other.crt", "x.example", ""),
+    ("preferred", "", "there.example", ""), ("required", "", "there.example", ""),
     ("verify_ca", "ca.crt", "there.example", ""), ("verify_identity", "ca.crt", "here.example", ""),
     ("verify_ca", "server.crt", "there.example", ""), ("verify_identity", "server.crt", "here.example", ""),
     ("verify_ca", "", "here.example", "unable to get"), ("verify_ca", "other.crt", "here.example", "verify failed"),
     ("verify_identity", "", "here.example", "unable to get"), ("verify_identity", "ca.crt", "there.example", "Hostname mismatch"),
-    ("verify_identity", "server.crt", "there.example", "Hostname mismatch"),
+    ("verify_identity", "server.crt", "there.example", "Hostname mismatch"), ("", "", "there.example", ""),
+    ("", "ca.crt", "there.example", ""), ("", "other.crt", "here.example", "verify failed"),
 ])  # fmt: skip
 def test_what_is_checked(keys: Path, mode: str, trusted: str, name: str, wrong: str) -> None:
-    made = tls.context(mode, str(keys / trusted) if trusted else "", "", "")
+    made = tls.context(tls.Options(ssl_mode=mode, ssl_ca=str(keys / trusted) if trusted else ""))
     if wrong:
         with pytest.raises(ssl.SSLCertVerificationError, match=wrong):
             shake(made, keys, name)
@@ -63,10 +65,16 @@ def test_what_is_checked(keys: Path, mode: str, trusted: str, name: str, wrong: 
 
 
 def test_a_certificate_of_the_client(keys: Path) -> None:
-    tls.context("required", "", str(keys / "server.crt"), str(keys / "server.key"))
+    tls.context(tls.Options(ssl_mode="required", ssl_cert=str(keys / "server.crt"), ssl_key=str(keys / "server.key")))
     both = keys / "both.pem"
     both.write_bytes((keys / "server.crt").read_bytes() + (keys / "server.key").read_bytes())
-    tls.context("required", "", str(both), "")
+    tls.context(tls.Options(ssl_mode="required", ssl_cert=str(both)))
+
+
+@pytest.mark.parametrize("mode", ["disabled", "preferred", "required"])
+def test_authorities_that_nobody_would_be_checked_against_are_refused(mode: str) -> None:
+    with pytest.raises(ValidationError, match="verify_ca or verify_identity"):
+        tls.Options(ssl_mode=mode, ssl_ca="ca.crt")
 
 
 @pytest.mark.parametrize(("authorities", "certificate", "key", "said"), [
@@ -77,6 +85,6 @@ def test_a_certificate_of_the_client(keys: Path) -> None:
     ("", "", "server.key", "with ssl_cert"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_used_is_named(keys: Path, authorities: str, certificate: str, key: str, said: str) -> None:
-    given = [str(keys / name) if name else "" for name in (authorities, certificate, key)]
+    ca, cert, own = (str(keys / name) if name else "" for name in (authorities, certificate, key))
     with pytest.raises(UsageError, match=said):
-        tls.context("verify_ca", *given)
+        tls.context(tls.Options(ssl_mode="verify_ca", ssl_ca=ca, ssl_cert=cert, ssl_key=own))

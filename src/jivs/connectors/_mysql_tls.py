@@ -10,6 +10,9 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jivs.errors import UsageError
 
@@ -20,10 +23,42 @@ class _SecretKeyError(Exception):
     """A key has a pass phrase, and nobody is there to be asked."""
 
 
-def context(mode: str, authorities: str, certificate: str, key: str) -> ssl.SSLContext:
-    """As MySQL's client does with these values of ``--ssl-mode``, ``--ssl-ca``, ``--ssl-cert`` and ``--ssl-key``; those whom
-    the machine trusts are the authorities where no file is given. Raises UsageError for a file that cannot be used.
+class Options(BaseModel):
+    """As those of MySQL's client: ``--ssl-mode``, ``--ssl-ca``, ``--ssl-cert`` and ``--ssl-key``.
+
+    Source: MySQL's manual, "Command Options for Encrypted Connections".
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ssl_mode: str = Field(
+        "",
+        pattern="^(|disabled|preferred|required|verify_ca|verify_identity)$",
+        description="TLS; left out: `verify_ca` where there is an `ssl_ca`, else `preferred`.",
+    )
+    ssl_ca: str = Field("", description="File with the authorities to trust; none: those of the machine.")
+    ssl_cert: str = Field("", description="File with the client's certificate.")
+    ssl_key: str = Field("", description="File with the client's key, which has no pass phrase.")
+
+    @model_validator(mode="after")
+    def _looked_at(self) -> Self:
+        if self.ssl_ca and self.encryption not in _VERIFIED:
+            raise ValueError(
+                "ssl_ca is looked at with ssl_mode=verify_ca or verify_identity: set one of them, or leave it out"
+            )
+        return self
+
+    @property
+    def encryption(self) -> str:
+        """The mode that counts."""
+        return self.ssl_mode or ("verify_ca" if self.ssl_ca else "preferred")
+
+
+def context(options: Options) -> ssl.SSLContext:
+    """Those whom the machine trusts are the authorities where no file is given. Raises UsageError for a file that cannot be
+    used.
+    """
+    mode, authorities, certificate, key = options.encryption, options.ssl_ca, options.ssl_cert, options.ssl_key
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.check_hostname = mode == "verify_identity"
     made.verify_mode = ssl.CERT_REQUIRED if mode in _VERIFIED else ssl.CERT_NONE

@@ -219,7 +219,8 @@ def parse_options(model: type[Model], given: dict[str, str], kind: str) -> Model
         return model.model_validate(given)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)
+            ": ".join([*map(str, item["loc"]), item["msg"].removeprefix("Value error, ")])
+            for item in error.errors(include_input=False)
         )
         known = ", ".join(sorted(field.alias or name for name, field in model.model_fields.items()))
         raise UsageError(f"Options of the {kind} URL: {wrong}. Possible are: {known}.") from None

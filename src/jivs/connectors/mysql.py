@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from jivs.connectors import _mysql_tls as tls
 from jivs.connectors import _mysql_types as types
@@ -51,17 +51,9 @@ _SYNTAX = frozenset({1064, 1792, 1222, 1060, 1248})
 _TIMEOUT = frozenset({1205, 1969, 3024, 1317})
 
 
-class Options(BaseModel):
+class Options(tls.Options):
     """What may stand behind the ``?`` of a MySQL or MariaDB URL."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ssl_mode: str = Field(
-        "preferred", pattern="^(disabled|preferred|required|verify_ca|verify_identity)$", description="TLS."
-    )
-    ssl_ca: str = Field("", description="File with the authorities to trust; none: those of the machine.")
-    ssl_cert: str = Field("", description="File with the client's certificate.")
-    ssl_key: str = Field("", description="File with the client's key, which has no pass phrase.")
     connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a connection.")
     read_timeout: int = Field(600, ge=1, description="Seconds to wait for the next bytes of an answer.")
     statement_timeout: int = Field(0, ge=0, description="Longest statement in ms; 0: no limit.")
@@ -111,9 +103,9 @@ class _Session(OneByOne):
 
         options = self._options
         try:
-            connection = self._login(encrypted=options.ssl_mode != "disabled")
+            connection = self._login(encrypted=options.encryption != "disabled")
         except pymysql.Error as error:
-            if options.ssl_mode != "preferred" or "SSL" not in str(error):
+            if options.encryption != "preferred" or "SSL" not in str(error):
                 raise self._unreachable(error) from None
             try:
                 connection = self._login(encrypted=False)
@@ -138,7 +130,7 @@ class _Session(OneByOne):
         address, options = self._address, self._options
         given: dict[str, Any] = {"ssl_disabled": True}
         if encrypted:
-            given = {"ssl": tls.context(options.ssl_mode, options.ssl_ca, options.ssl_cert, options.ssl_key)}
+            given = {"ssl": tls.context(options)}
         connection = pymysql.connect(
             host=address.host or "localhost",
             port=address.port or 3306,
