@@ -17,7 +17,11 @@ command -v openssl > /dev/null || packages+=(openssl)
 command -v ip > /dev/null || packages+=(iproute2)
 command -v cc > /dev/null || packages+=(gcc libc6-dev)
 [ "${1:-}" != soak ] || command -v clang > /dev/null || packages+=(clang)
-[ "${#packages[@]}" -eq 0 ] && exit 0
+
+# What clang's sanitizers and its fuzzer are linked with, which Debian keeps apart from it, under the name of its version.
+fuzzer() { [ "${1:-}" = soak ] && ! compgen -G "$(clang -print-runtime-dir)/libclang_rt.fuzzer*" > /dev/null; }
+
+if [ "${#packages[@]}" -eq 0 ] && ! fuzzer "$@"; then exit 0; fi
 sudo=""; [ "$(id -u)" -eq 0 ] || sudo="sudo"
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -26,4 +30,6 @@ if [ ! -e "$policy" ]; then
   trap '$sudo rm -f "$policy"' EXIT
 fi
 $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -q
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${packages[@]}"
+install() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"; }
+[ "${#packages[@]}" -eq 0 ] || install "${packages[@]}"
+if fuzzer "$@"; then install "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"; fi

@@ -86,7 +86,7 @@ def test_the_first_password_is_printed_once(service: ServiceProcess, tmp_path: P
 
 
 def test_health(anybody: httpx.Client) -> None:
-    parts = {"db": {"status": "UP"}, "diskSpace": {"status": "UP"}}
+    parts = {name: {"status": "UP"} for name in ("db", "diskSpace", "archives")}
     assert anybody.get("/actuator/health").json() == {"status": "UP", "components": parts}
     assert anybody.get("/actuator/health/liveness").json() == {"status": "UP"}
     assert anybody.get("/actuator/health/readiness").json() == {"status": "UP"}

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from jivs.backends.catalog import migrating
+from jivs.testing.servers import wait_for
 from jivs.testing.service import ServiceProcess
 
 
@@ -64,6 +65,28 @@ def test_a_service_whose_volume_is_not_mounted_is_refused_until_it_is(
     (elsewhere / ".jivs-shelf").write_bytes((volume / ".jivs-shelf").read_bytes())
     with service(elsewhere):
         pass
+
+
+def test_archives_that_go_away_under_a_service_are_missed(tmp_path: Path) -> None:
+    """Nobody is told that there are none, and nobody but who runs the service where they should be."""
+    volume, away = tmp_path / "volume", tmp_path / "away"
+    with ServiceProcess(tmp_path / "state", STORAGE_LOCAL_PATH=str(volume)) as running, running.client() as api:
+
+        def status() -> str:
+            told: str = api.get("/actuator/health").json()["components"]["archives"]["status"]
+            return told
+
+        assert (api.get("/api/v1/archives").json()["items"], status()) == ([], "UP")
+        assert api.get("/api/v1/archives/x").status_code == 404
+        volume.rename(away)
+        for path in ("/api/v1/archives", "/api/v1/archives/x"):
+            answer = api.get(path)
+            assert (answer.status_code, str(tmp_path) in answer.text) == (503, False), answer.text
+        wait_for(lambda: status() == "DOWN", 20)
+        assert str(volume) in api.get("/actuator/health").json()["components"]["archives"]["details"]["error"]
+        away.rename(volume)
+        assert api.get("/api/v1/archives").status_code == 200
+        wait_for(lambda: status() == "UP", 20)
 
 
 def test_a_worker_that_waits_for_the_schema_can_be_stopped(tmp_path: Path, pg: str) -> None:

@@ -17,6 +17,7 @@ from jivs.domain.audit import Deed
 from jivs.domain.finding import Severity
 from jivs.errors import DamagedError, JivsError, NotFoundError, OverLimitError, TooManyError, UsageError, UserError
 from jivs.operations import manifests as recent
+from jivs.operations import shelf
 from jivs.operations.manifests import Summary
 from jivs.ports.children import Read
 from jivs.ports.service import Service
@@ -45,6 +46,7 @@ class Answer:
 
 def listed(service: Service, *, after: str, limit: int, name: str) -> list[Listed]:
     """Archives by name, those after ``after``; with ``name``, those whose name has it, whatever its case."""
+    shelf.at_hand(service)  # of a folder whose volume is not mounted the list would be empty
     names = [one for one in service.shelf.names() if one > after and name.casefold() in one.casefold()]
     return [_listed(service, one) for one in names[:limit]]
 
@@ -52,7 +54,7 @@ def listed(service: Service, *, after: str, limit: int, name: str) -> list[Liste
 def _listed(service: Service, name: str) -> Listed:
     try:
         with _opened(service, name) as store:
-            return Listed(name=name, newest=recent.summary(store, _number(store, name, None)))
+            return Listed(name=name, newest=recent.summary(store, _number(service, store, name, None)))
     except JivsError as error:
         return Listed(name=name, newest=None, error=error.message)
 
@@ -60,21 +62,21 @@ def _listed(service: Service, name: str) -> Listed:
 def state(service: Service, name: str, number: int | None) -> tuple[Summary, chain.Link]:
     """The newest manifest, or that of a number. Raises NotFoundError."""
     with _opened(service, name) as store:
-        found = recent.link(store, _number(store, name, number))
+        found = recent.link(store, _number(service, store, name, number))
         return recent.summed(found), found
 
 
 def manifest(service: Service, name: str, number: int | None) -> tuple[bytes, str]:
     """A manifest's bytes and their SHA-256."""
     with _opened(service, name) as store:
-        raw = store.read(layout.manifest(_number(store, name, number)))
+        raw = store.read(layout.manifest(_number(service, store, name, number)))
         return raw, hashlib.sha256(raw).hexdigest()
 
 
 def manifests(service: Service, name: str, *, before: int, limit: int) -> list[Summary]:
     """The chain, the newest first; ``before``: only those with a smaller number."""
     with _opened(service, name) as store:
-        known = [number for number in reversed(_numbers(store, name)) if not before or number < before]
+        known = [number for number in reversed(_numbers(service, store, name)) if not before or number < before]
         return [recent.summary(store, number) for number in known[:limit]]
 
 
@@ -117,7 +119,7 @@ def verify(service: Service, actor: str, name: str, level: str, expect: str, gon
     Raises TooManyError and OverLimitError.
     """
     with _opened(service, name) as store, _recorded(service, actor, "archive.verified", name, level=level) as detail:
-        _numbers(store, name)
+        _numbers(service, store, name)
         said = service.verifications.run({"archive": service.shelf.address(name), "level": level, "expect": expect}, gone)
         service.metrics.verification_failed(sum(one["severity"] == Severity.ERROR for one in said["findings"]))
         for finding in said["findings"]:
@@ -138,7 +140,7 @@ def query(
     out = tempfile.TemporaryFile()  # noqa: SIM115 - the answer is read when this has returned
     try:
         with _opened(service, name) as store, _recorded(service, actor, "archive.queried", name, sql=digest) as detail:
-            found = recent.link(store, _number(store, name, number)).manifest
+            found = recent.link(store, _number(service, store, name, number)).manifest
             detail["manifest"] = found.number
             root = _root(store)
             views = engine.mentioned(engine.views(found), text, few=engine.FEW if root else 0)
@@ -190,15 +192,16 @@ def _opened(service: Service, name: str) -> Iterator[Store]:
         raise
 
 
-def _numbers(store: Store, name: str) -> list[int]:
+def _numbers(service: Service, store: Store, name: str) -> list[int]:
     known = chain.numbers(store)
     if not known:
+        shelf.at_hand(service)
         raise NotFoundError(f"There is no archive {name}.")
     return known
 
 
-def _number(store: Store, name: str, wanted: int | None) -> int:
-    known = _numbers(store, name)
+def _number(service: Service, store: Store, name: str, wanted: int | None) -> int:
+    known = _numbers(service, store, name)
     if wanted is not None and wanted not in known:
         raise NotFoundError(f"{name} has no manifest {wanted}: it has {known[0]} to {known[-1]}.")
     return known[-1] if wanted is None else wanted

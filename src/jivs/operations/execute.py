@@ -189,6 +189,7 @@ class Execution:
             if not self._doubtful:
                 error = unread
             elif self._why not in {Why.PAUSED, Why.DRAINED, Why.SILENT}:
+                _LOG.warning("Run %s: %s %s", self._run.id, unread.message, unread.detail)
                 self._telling.say("WARN", f"{unread.message} Whether the run is published cannot be told before.")
                 again = self._soon(self._run.failures - self._run.stalled + 1, _LONGEST_DOUBT)
                 return RunState.PENDING, unread.message, again

@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from jivs.errors import JivsError
+from jivs.operations import shelf
 from jivs.ports.service import Check, Service
 
 ESSENTIAL = "db"
 """The check without which no request can be served."""
 
 _FRESH_SECONDS = 1.0
+_FRESH_SECONDS_OF_ARCHIVES = 10.0
+"""A look at an object store is paid for."""
+
 _PATIENCE_SECONDS = 3.0
 _T = TypeVar("_T")
 
@@ -89,6 +93,9 @@ class Health:
             name: Fresh(_looked(check), seconds=_FRESH_SECONDS, patience=_PATIENCE_SECONDS)
             for name, check in service.checks.items()
         }
+        self._checks["archives"] = Fresh(
+            _looked(lambda: _archives(service)), seconds=_FRESH_SECONDS_OF_ARCHIVES, patience=_PATIENCE_SECONDS
+        )
 
     def ready(self) -> bool:
         """Whether requests can be served."""
@@ -100,6 +107,11 @@ class Health:
         for check in self._checks.values():
             check.begin()
         return {name: check.wait(until) or _SILENT for name, check in self._checks.items()}
+
+
+def _archives(service: Service) -> Mapping[str, str | int]:
+    shelf.require(service)
+    return {"place": service.shelf.shown}
 
 
 def _looked(check: Check) -> Callable[[], Component]:

@@ -11,7 +11,7 @@ from jivs.archive import runs as records
 from jivs.domain.archive import Manifest
 from jivs.domain.audit import Deed
 from jivs.domain.run import Command, Run, RunState
-from jivs.errors import ConflictError, JivsError, NotFoundError, SettingsError, StoreError
+from jivs.errors import ConflictError, JivsError, NotFoundError
 from jivs.operations import extractions, shelf
 from jivs.operations._run_id import new_run_id
 from jivs.ports.cache import CacheName
@@ -77,10 +77,7 @@ def published(service: Service, run: Run) -> Manifest | None:
             return None
         if manifest.run_id == run.id:
             return manifest
-    try:
-        shelf.require(service)  # a folder whose volume is not mounted has no manifests either
-    except SettingsError as error:
-        raise StoreError(error.message) from error
+    shelf.at_hand(service)  # a folder whose volume is not mounted has no manifests either
     return None
 
 

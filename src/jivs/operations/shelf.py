@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import uuid
 
-from jivs.errors import SettingsError
+from jivs.errors import SettingsError, StoreError
 from jivs.ports.service import Service
 
 _DUTY = "shelf"
 """Kept as a duty that nobody ever gives back: its owner is the mark of the shelf that was there first."""
+
+
+def at_hand(service: Service) -> None:
+    """As ``require``, for whoever is told no path. Raises StoreError."""
+    try:
+        require(service)
+    except SettingsError as error:
+        raise StoreError(
+            "The archives are not where they were. Whoever runs the service is told by its health where they should be.",
+            detail=error.message,
+        ) from error
 
 
 def require(service: Service) -> None:
