@@ -20,10 +20,11 @@ from jivs import bootstrap
 from jivs.archive import chain, runs
 from jivs.domain.audit import Deed
 from jivs.domain.extraction import ExtractionDraft, Job
-from jivs.domain.plan import RunPlan, Selection
+from jivs.domain.plan import Level, RunPlan, Selection
 from jivs.domain.registry import SourceDraft
 from jivs.domain.run import Command, Counts, Order, Run, RunState
 from jivs.errors import ArchiveFormatError, ConflictError, FencedError, InterruptedRunError, SettingsError, StoreError
+from jivs.operations import extract as extracting
 from jivs.operations import runs as operations
 from jivs.operations import shelf
 from jivs.operations.execute import Execution
@@ -120,6 +121,36 @@ def test_a_worker_that_dies_when_it_has_published(scene: Scene) -> None:
     ended = scene.execute(scene.claim())
     assert (ended.state, ended.counts.rows) == (RunState.COMPLETED, ROWS)
     assert scene.manifests(run) == [run.id]
+
+
+def test_a_run_that_goes_on_counts_what_was_read_before(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = scene.service.extractions().get(scene.extraction)
+    assert given is not None
+    draft = ExtractionDraft(name="y", source_id=given.source_id, job=Job(archive="y", attempts=2, level=Level.FULL))
+    scene.extraction = scene.service.extractions().add(draft, "test", DEED).id
+    clean = scene.execute(scene.start())
+    assert (clean.state, clean.counts.rows) == (RunState.COMPLETED, ROWS)
+    finish, seen = extracting._finish, []
+
+    def fail_once(*given: Any) -> Any:
+        if not seen:
+            seen.append(True)
+            raise StoreError("the store is away for a moment")
+        return finish(*given)
+
+    monkeypatch.setattr(extracting, "_finish", fail_once)
+    broken = scene.execute(scene.start())
+    assert (broken.state, broken.counts) == (RunState.PENDING, clean.counts)
+    told: list[Counts] = []
+    monkeypatch.setattr(extracting, "_finish", lambda *given: (told.append(telling.counts), finish(*given))[1])
+    again = scene.due()
+    execution = Execution(scene.service, again, threading.Event(), 60, lambda: None)
+    telling = execution._telling
+    assert execution.run() is RunState.COMPLETED
+    assert told == [clean.counts], "nothing was read again"
+    ended = scene.service.work().run(again.id)
+    assert ended is not None
+    assert ended.counts == clean.counts
 
 
 def test_an_error_behind_the_manifest_undoes_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

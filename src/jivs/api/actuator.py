@@ -25,7 +25,8 @@ router = APIRouter(prefix="/actuator", tags=["actuator"])
 Status = Literal["UP", "DOWN"]
 _T = TypeVar("_T")
 _SAMPLE = (
-    "# HELP extraction_records_total Rows archived.\n# TYPE extraction_records_total counter\nextraction_records_total 0.0\n"
+    "# HELP extraction_records_total Rows read and archived.\n# TYPE extraction_records_total counter\n"
+    "extraction_records_total 0.0\n"
 )
 _EXPOSITIONS: dict[str, Any] = {
     kind: {"schema": {"type": "string"}, "example": _SAMPLE} for kind in ("text/plain", "application/openmetrics-text")

@@ -20,7 +20,8 @@ Priority = Annotated[int, Field(ge=-100, le=100, description="Runs of higher pri
 class RunOut(Model):
     """A run. ``order``: what it was told and has not done yet. ``failures``: how often it had to be tried again.
 
-    ``bytes`` are of data in memory; while it runs, counts are those of the worker that has it.
+    ``bytes`` are of data in memory: what was read again after a fault counts again, and what a worker read in the second
+    before it was killed does not. While it runs, ``rows`` are those of finished parts, and what was read of others.
     """
 
     id: str
@@ -84,7 +85,10 @@ class LogPage(Model):
 
 
 class StatisticsOut(Model):
-    """What the kept runs of an extraction add up to. ``successRate``: COMPLETED among those that ended, 0 to 1."""
+    """What the kept runs of an extraction add up to, those that were given up too.
+
+    ``successRate``: COMPLETED among those that ended, 0 to 1.
+    """
 
     runs: Count
     by_state: dict[RunState, Count]

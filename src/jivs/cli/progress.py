@@ -51,10 +51,10 @@ class Meter(Progress):
         if self._live:
             self._write("\r\x1b[K")
 
-    def planned(self, plan: RunPlan, resumed: int) -> None:
+    def planned(self, plan: RunPlan, resumed: int, rows: int) -> None:
         self._of = {table.table.name: len(table.partitions) for table in plan.tables}
         estimates = [table.table.estimated_rows for table in plan.tables]
-        self._expected = sum(estimates) if estimates and min(estimates) >= 0 else -1
+        self._expected = sum(estimates) - rows if estimates and min(estimates) >= 0 else -1
         self._event("planned", run=plan.run_id, tables=len(plan.tables), partitions=len(plan.partitions), resumed=resumed)
 
     def advanced(self, table: TableName, rows: int, size: int) -> None:

@@ -85,10 +85,11 @@ class _Telling(Progress):
             lines, self.lines = self.lines, []
         return lines
 
-    def planned(self, plan: RunPlan, resumed: int) -> None:
+    def planned(self, plan: RunPlan, resumed: int, rows: int) -> None:
         self.stage = "reading"
         with self.lock:
-            self.counts = Counts(partitions=len(plan.partitions), partitions_done=resumed)
+            read = self.counts.bytes
+            self.counts = Counts(partitions=len(plan.partitions), partitions_done=resumed, rows=rows, bytes=read)
         again = f", {resumed} of them finished before" if resumed else ""
         self.say("INFO", f"{len(plan.tables)} tables in {len(plan.partitions)} partitions{again}.")
 

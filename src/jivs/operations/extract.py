@@ -205,7 +205,8 @@ def _run(
             parts=work.parts,
             ends=work.ends,
         )
-        progress.planned(work.plan, len(work.parts))
+        kept = work.parts.values()
+        progress.planned(work.plan, len(kept), sum(part.rows + part.quarantined_rows for part in kept))
         reading.run(opened.limits.parallel)
         progress.phase("publish")
         reading.require_lease()

@@ -136,8 +136,8 @@ class ExtractJob:
 class Progress:
     """Hears of a run's progress; this one ignores it. Methods are called from any thread."""
 
-    def planned(self, plan: RunPlan, resumed: int) -> None:
-        """The plan stands; ``resumed`` partitions are finished already."""
+    def planned(self, plan: RunPlan, resumed: int, rows: int) -> None:
+        """The plan stands; ``resumed`` partitions are finished already, which have so many rows."""
 
     def advanced(self, table: TableName, rows: int, size: int) -> None:
         """Rows (and bytes of Arrow data) of a table were read."""

@@ -24,7 +24,7 @@ class Family:
     mode: str = "livesum"
 
 
-RECORDS = Family("extraction_records_total", "counter", "Rows archived.")
+RECORDS = Family("extraction_records_total", "counter", "Rows read and archived, also by runs that were given up later.")
 ERRORS = Family(
     "extraction_errors_total",
     "counter",
