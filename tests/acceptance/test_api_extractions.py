@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from jivs import bootstrap
+from jivs.domain.registry import archive_name_of
 from jivs.operations.verify import VerifyJob, verify
 from jivs.settings import Settings
 from jivs.testing.service import ServiceProcess
@@ -88,8 +89,8 @@ def sound(service: ServiceProcess, archive: str) -> None:
 
 def test_an_extraction_from_making_to_deleting(api: httpx.Client, data: Path, service: ServiceProcess) -> None:
     path = make(api, "First one", data, tables=["small"], verify="full", priority=2, description="d")
-    shown = api.get(path)
-    assert (shown.json()["status"], shown.json()["archive"], shown.json()["tables"]) == ("NEW", "first-one", ["small"])
+    shown, archive = api.get(path), archive_name_of("First one")
+    assert (shown.json()["status"], shown.json()["archive"], shown.json()["tables"]) == ("NEW", archive, ["small"])
     started = api.post(f"{path}/start")
     assert started.status_code == 202
     assert started.json()["state"] == "PENDING"
@@ -98,7 +99,7 @@ def test_an_extraction_from_making_to_deleting(api: httpx.Client, data: Path, se
     assert api.get(started.headers["Location"]).json() == run
     assert api.get(path).json()["status"] == "COMPLETED"
     assert api.get(path).json()["lastRunId"] == run["id"]
-    sound(service, "first-one")
+    sound(service, archive)
     lines = [line["message"] for line in api.get(f"{path}/logs", params={"runId": run["id"]}).json()["items"]]
     assert lines[0] == "COMPLETED."
     assert "small: 1,000 rows, verified." in lines
@@ -106,7 +107,7 @@ def test_an_extraction_from_making_to_deleting(api: httpx.Client, data: Path, se
     found = api.get(f"{path}/statistics").json()
     assert (found["runs"], found["byState"]["COMPLETED"], found["rows"], found["successRate"]) == (1, 1, 1000, 1.0)
     source = shown.json()["sourceId"]
-    body = {"name": "Renamed", "sourceId": source, "archive": "first-one", "tables": ["small"]}
+    body = {"name": "Renamed", "sourceId": source, "archive": archive, "tables": ["small"]}
     assert api.put(path, json=body).status_code == 428
     changed = api.put(path, json=body, headers={"If-Match": shown.headers["ETag"]})
     assert changed.json()["name"] == "Renamed"
@@ -168,7 +169,7 @@ def test_pause_holds_its_place_and_resume_goes_on(api: httpx.Client, data: Path,
 def test_a_pause_that_lasts_gives_the_place_up_and_resume_begins_where_it_may(
     api: httpx.Client, data: Path, service: ServiceProcess
 ) -> None:
-    path = slow(api, "given up", data)
+    path = slow(api, "given-up", data)
     api.post(f"{path}/start")
     until(api, path, lambda run: run["rows"] > 0)
     api.post(f"{path}/pause")
@@ -340,7 +341,7 @@ def test_jdbc_urls_and_files(api: httpx.Client, data: Path, pg: str, service: Se
         {"sourceType": "JDBC", "connectionConfig": config},
         {"sourceType": "FILE", "connectionConfig": {"database": str(data / "a.csv")}, "options": {"infer": "true"}},
     )):  # fmt: skip
-        path = api.post(API, json={"name": f"kind {number}", **body}).headers["Location"]
+        path = api.post(API, json={"name": f"kind-{number}", **body}).headers["Location"]
         api.post(f"{path}/start")
         run = ended(api, path)
         assert (run["state"], run["rows"]) == ("COMPLETED", (500, 2)[number]), run

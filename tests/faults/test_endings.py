@@ -261,7 +261,8 @@ def test_a_folder_that_is_not_mounted_is_no_archive_without_manifests(scene: Sce
     archives.mkdir()
     left = scene.execute(scene.claim())
     assert left.state is RunState.PENDING
-    assert "it has no mark" in left.message
+    assert "not where they were" in left.message
+    assert str(archives) not in left.message
     told = operations.command(scene.service, "test", scene.extraction, Command.STOP)
     assert (told.state, told.order) == (RunState.RUNNING, Order.CANCEL)
     archives.rmdir()
