@@ -40,5 +40,13 @@ def test_lists_by_page_and_by_cursor(admin: httpx.Client, path: str, name: str) 
     assert (first["total"], names(cursor=first["nextCursor"])) == (None, ["paged-c"])
     counted = admin.get(path, params={"name": "paged", "page": 7, "size": 2}).json()
     assert (counted["items"], counted["total"], counted["totalPages"]) == ([], 3, 2)
-    for wrong in ({"sort": name}, {"sort": "password", "page": 0}, {"page": -1}, {"size": 0, "page": 0}):
+    assert names(size=2) == ["paged-b", "PAGED-a"]
+    for wrong in (
+        {"page": 0, "cursor": 1},
+        {"size": 2, "limit": 2},
+        {"sort": name},
+        {"sort": "password", "page": 0},
+        {"page": -1},
+        {"size": 0, "page": 0},
+    ):
         assert admin.get(path, params=wrong).status_code == 422

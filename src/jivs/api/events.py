@@ -37,7 +37,9 @@ _LISTENERS = 200
 _EVENTS: Schema = {
     "text/event-stream": {
         "schema": {"type": "string", "description": "id, event (state or progress) and data: a run as JSON, in one line."},
-        "example": 'retry: 2000\n\nid: 7\nevent: state\ndata: {"id":"20260301T021500Z-3f9c21ab","state":"RUNNING"}\n\n',
+        "example": "retry: 2000\n\nid: 7\nevent: state\n"
+        'data: {"runId": "20260302T023114-966a6033", "extractionId": 1, "state": "RUNNING", "phase": "reading", "message": '
+        '"", "rows": 30000, "bytes": 480000, "partitions": 4, "partitionsDone": 1}\n\n',
     }
 }
 _OF_ONE = 20

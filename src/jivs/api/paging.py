@@ -57,14 +57,20 @@ def part_in(*orders: str) -> Callable[..., Part]:
 
     def asked(
         sort: str = Query("id", pattern=f"^(id|{'|'.join(orders)})(,(asc|desc))?$"),
-        cursor: int = Query(0, ge=0, le=LARGEST),
-        limit: int = Query(50, ge=1, le=200),
-        page: int | None = Query(None, ge=0, le=10**6, description="From 0 on; with size, instead of cursor."),
-        size: int = Query(20, ge=1, le=200),
+        cursor: int | None = Query(None, ge=0, le=LARGEST),
+        limit: int | None = Query(None, ge=1, le=200, description="50, if left out."),
+        page: int | None = Query(None, ge=0, le=10**6, description="From 0 on; with size, instead of cursor and limit."),
+        size: int | None = Query(None, ge=1, le=200, description="20, if left out."),
     ) -> Part:
         order, _, direction = sort.partition(",")
+        if page is None and size is not None:
+            page = 0
         if page is None and sort not in {"id", "id,asc"}:
             raise UsageError("Another order than by id needs page and size: a cursor is an id.")
-        return Part(cursor=cursor, limit=limit, page=page, size=size, sort=order, descending=direction == "desc")
+        if page is not None and (cursor is not None or limit is not None):
+            raise UsageError("Lists are read by page and size, or by cursor and limit: not by both.")
+        return Part(
+            cursor=cursor or 0, limit=limit or 50, page=page, size=size or 20, sort=order, descending=direction == "desc"
+        )
 
     return asked
