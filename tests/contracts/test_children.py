@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from jivs.backends.children import ChildProcesses
-from jivs.errors import FatalError, OverLimitError
+from jivs.errors import FatalError, OverLimitError, TooManyError
 from jivs.ports.children import Children
 from jivs.testing.children import SECONDS, ChildrenSuite
 from jivs.testing.servers import wait_for
@@ -182,6 +182,14 @@ class TestChildProcesses(ChildrenSuite):
         monkeypatch.chdir(tmp_path)
         assert jobs(environment=None).run({}, Event())["folder"] == str(tmp_path)
         assert jobs().run({}, Event())["folder"] == "/"
+
+    def test_who_is_killed_while_it_loads_is_no_defect_of_ours(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "dying.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        with pytest.raises(TooManyError, match="ended while it was made ready"):
+            jobs(module="dying", environment=None).run({}, Event())
 
     def test_what_cannot_be_loaded_is_said(self) -> None:
         with pytest.raises(FatalError, match="cannot be started"):

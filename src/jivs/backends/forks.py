@@ -51,7 +51,8 @@ class Forks:
 
     def fork(self, passed: Sequence[int], gone: Event, until: float) -> Fork | None:
         """A new process, which has these descriptors besides; None if that is not wanted any more, or takes too long. Raises
-        TooManyError where the system allows no more, FatalError where what it needs cannot be loaded.
+        TooManyError where the system allows no more, or ends it again and again, FatalError where what it needs cannot be
+        loaded.
         """
         for last in (False, True):
             with ExitStack() as undone:
@@ -76,8 +77,12 @@ class Forks:
             if gone.is_set():
                 return None
             code = self._ended(stem)
-            if last or code > 0:
+            if code > 0:
                 raise FatalError(f"The process of a {self._what} cannot be started.", detail=f"exit code {code}")
+            if last:
+                raise TooManyError(
+                    f"The process of a {self._what} was ended while it was made ready: try again in a moment.", seconds=_BACK
+                )
         raise AssertionError
 
     def kill(self, stem: subprocess.Popen[bytes]) -> None:
