@@ -30,7 +30,7 @@ def jobs(**given: Any) -> ChildProcesses:
         given.pop("module", "jivs.testing.child"),
         what="job",
         otherwise="do without.",
-        seconds=SECONDS,
+        seconds=given.pop("seconds", SECONDS),
         concurrent=2,
         fixed={"fixed": 1},
         **{"environment": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, **given},
@@ -125,7 +125,7 @@ class TestChildProcesses(ChildrenSuite):
 
     @pytest.mark.parametrize("stopped", ["stem", "both"])
     def test_one_that_hangs_is_ended_with_its_forks(self, stopped: str) -> None:
-        children, before, gone = jobs(), set(stems()), Event()
+        children, before, gone = jobs(seconds=60), set(stems()), Event()
         children.run({}, Event())
         [stem] = set(stems()) - before
         with ThreadPoolExecutor(1) as pool:
@@ -136,7 +136,7 @@ class TestChildProcesses(ChildrenSuite):
             gone.set()
             with pytest.raises(OverLimitError, match="nobody waits"):
                 sleeping.result(4 * SECONDS)
-        assert children.run({}, Event())["job"]
+        assert children.run({}, Event())["job"], "it waits for the end of the one that hangs"
 
     def test_who_left_while_it_loads_waits_no_longer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "hanging.py").write_text("import time\ntime.sleep(60)\n")
