@@ -1,4 +1,4 @@
-"""The source that the tests of the service's faults read."""
+"""What the tests of the service's faults read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from .endings import Scene, make_scene
 from .scenes import make_database
 
 
@@ -13,3 +14,9 @@ from .scenes import make_database
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a few tables, in SQLite."""
     return make_database(tmp_path_factory.mktemp("data") / "s.db")
+
+
+@pytest.fixture
+def scene(state: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A service whose worker is the process of the test."""
+    return make_scene(state, monkeypatch)

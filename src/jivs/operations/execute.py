@@ -35,7 +35,7 @@ LETTING_GO_SECONDS = 1.0
 _BEAT_SECONDS = 1.0
 _LONGEST_WAIT = 300.0
 _LONGEST_DOUBT = 60.0
-"""To look whether a run is published, which takes little where the archive answers."""
+"""Until the archive or the catalog is asked again, which takes little where it answers."""
 
 _TELLING_SECONDS = 30.0
 """For so long a catalog that does not answer is told again what a run came to, unless somebody else takes it over."""
@@ -192,8 +192,7 @@ class Execution:
             elif self._why not in {Why.PAUSED, Why.DRAINED, Why.SILENT}:
                 _LOG.warning("Run %s: %s %s", self._run.id, unread.message, unread.detail)
                 self._telling.say("WARN", f"{unread.message} Whether the run is published cannot be told before.")
-                again = self._soon(self._run.failures - self._run.stalled + 1, _LONGEST_DOUBT)
-                return RunState.PENDING, unread.message, again
+                return RunState.PENDING, unread.message, self._later()
         return self._interrupted() if self._why is not None else self._failed(error)
 
     def _extract(self) -> Outcome:
@@ -286,7 +285,7 @@ class Execution:
         if isinstance(error, CatalogError):  # which says nothing of the source: no failure to give up by
             self._doubtful = True
             self._telling.say("WARN", error.message)
-            return RunState.PENDING, error.message, self._soon(self._run.failures - self._run.stalled + 1, _LONGEST_DOUBT)
+            return RunState.PENDING, error.message, self._later()
         if not isinstance(error, (TransientError, AlreadyExistsError)):  # the latter: of a worker that was frozen, and woke
             return RunState.FAILED, error.message, 0.0
         failed = stalled(self._run, self._telling.counts.partitions_done)
@@ -295,6 +294,10 @@ class Execution:
             return RunState.FAILED, f"{error.message} Tried {self._job.attempts} times.", 0.0
         self._telling.say("WARN", error.message)
         return RunState.PENDING, error.message, self._soon(failed)
+
+    def _later(self) -> float:
+        """When to try again what is no failure to give up by."""
+        return self._soon(self._run.failures - self._run.stalled + 1, _LONGEST_DOUBT)
 
     def _soon(self, failed: int, longest: float = _LONGEST_WAIT) -> float:
         """When to try again, after so many failures in a row."""
